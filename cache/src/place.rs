@@ -1,0 +1,272 @@
+//! Making a folder of the user, such as `results/train`, equal to a tree.
+//!
+//! Owns the records of what was placed where; never removes what it did not place.
+
+use crate::digest::Digest;
+use crate::error::{CacheError, Doing};
+use crate::files::{LINK_SIZE, Placer};
+use crate::lock;
+use crate::record::{self, Found};
+use crate::stat::{FileStat, kind_of};
+use crate::stat_cache::StatCache;
+use crate::store::{Store, object_stat};
+use crate::walk::{Node, TreeFile};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+const ACTION: &str = "place results";
+const RECORD: record::Format = record::Format { name: "placed", version: 1 };
+
+/// What [`Store::place`] did, as relative paths.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Placed {
+    /// Files that were absent, tampered with or of an earlier tree, and now hold what the tree says.
+    pub written: Vec<String>,
+    /// Files of an earlier tree that are not in this one, removed.
+    pub removed: Vec<String>,
+    /// Files of an earlier tree that are not in this one, left because somebody edited them.
+    pub left: Vec<String>,
+}
+
+impl Placed {
+    /// Whether the folder was as it should be.
+    pub fn nothing_to_do(&self) -> bool {
+        self.written.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// What stands in a folder by our hand: more than that while a placing is under way, never less.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct PlaceRecord {
+    /// The folder, for people and for the collector of garbage.
+    folder: String,
+    /// Relative path → digests that we have put there.
+    files: BTreeMap<String, Vec<Digest>>,
+}
+
+impl Store {
+    /// Makes `folder` hold the tree: writes what is absent or differs, and removes the files of the
+    /// tree that was placed there before, unless somebody has edited them.
+    ///
+    /// Files that were never placed stay; one that stands where a folder must go is an error
+    /// ([`CacheError::InTheWay`]), one that stands where a file must go is replaced, as a tampered
+    /// file is. A symbolic link below `folder` is replaced and never followed. Files are read-only:
+    /// reflinks, else copies below 64 KiB, else hard links, else copies.
+    pub fn place(&self, tree: &Digest, folder: &Path, stats: &StatCache) -> Result<Placed, CacheError> {
+        let folder = std::path::absolute(folder).doing(ACTION)?;
+        let place = Digest::of_bytes(folder.as_os_str().as_encoded_bytes());
+        let _claim = lock::claim_path(&self.layout.claim(&place)).doing(ACTION)?;
+        let record_path = self.layout.placed(&place);
+        // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
+        let before = match record::read::<PlaceRecord>(&record_path, RECORD).doing(ACTION)? {
+            Found::Record(record) => record,
+            Found::Absent | Found::Corrupt(_) => PlaceRecord::default(),
+        };
+        let (folders, tree_files) = self.flatten(tree)?;
+        let mut placing = Placing { store: self, stats, folder: &folder, placer: Placer::default() };
+
+        let after = PlaceRecord {
+            folder: folder.display().to_string(),
+            files: tree_files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect(),
+        };
+        if before != after {
+            // First, so that a killed process leaves nothing that its successor takes for foreign.
+            record::replace(&self.layout, &record_path, RECORD, &union(&before, &after)).doing(ACTION)?;
+        }
+        let mut placed = Placed::default();
+        placing.remove_stale(&before, &after, &mut placed)?;
+        placing.make_folders(&folders)?;
+        placing.write_files(&tree_files, &mut placed)?;
+        if before != after {
+            record::replace(&self.layout, &record_path, RECORD, &after).doing(ACTION)?;
+        }
+        Ok(placed)
+    }
+
+    /// The folders of a tree, parents first, and its files.
+    fn flatten(&self, tree: &Digest) -> Result<(Vec<String>, Vec<TreeFile>), CacheError> {
+        let (mut folders, mut tree_files) = (Vec::new(), Vec::new());
+        self.walk(tree, &mut |path, node| {
+            match node {
+                Node::Folder(_) => folders.push(path.to_owned()),
+                Node::File { digest, size, executable } => {
+                    tree_files.push(TreeFile { path: path.to_owned(), digest, size, executable });
+                }
+            }
+            Ok(())
+        })?;
+        Ok((folders, tree_files))
+    }
+}
+
+struct Placing<'a> {
+    store: &'a Store,
+    stats: &'a StatCache,
+    folder: &'a Path,
+    placer: Placer,
+}
+
+impl Placing<'_> {
+    fn remove_stale(
+        &mut self,
+        before: &PlaceRecord,
+        after: &PlaceRecord,
+        placed: &mut Placed,
+    ) -> Result<(), CacheError> {
+        for (path, digests) in &before.files {
+            // A link on the way would lead out of the folder.
+            if after.files.contains_key(path) || !self.is_inside(path) {
+                continue;
+            }
+            let file = self.folder.join(path);
+            let Ok(metadata) = fs_err::symlink_metadata(&file) else { continue };
+            if !metadata.is_file() || !digests.contains(&self.stats.digest_file(&file)?.digest) {
+                placed.left.push(path.clone());
+                continue;
+            }
+            fs_err::remove_file(&file).doing(ACTION)?;
+            placed.removed.push(path.clone());
+            // Folders that this leaves empty go; the first that is not empty ends it.
+            let parents = Path::new(path).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+            for parent in parents {
+                if std::fs::remove_dir(self.folder.join(parent)).is_err() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all folders on the way to `path` are folders.
+    fn is_inside(&self, path: &str) -> bool {
+        let parents = Path::new(path).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
+        parents
+            .into_iter()
+            .all(|parent| std::fs::symlink_metadata(self.folder.join(parent)).is_ok_and(|stat| stat.is_dir()))
+    }
+
+    fn make_folders(&self, folders: &[String]) -> Result<(), CacheError> {
+        fs_err::create_dir_all(self.folder).doing(ACTION)?;
+        for path in folders.iter().filter(|path| !path.is_empty()) {
+            let folder = self.folder.join(path);
+            match fs_err::symlink_metadata(&folder) {
+                Ok(stat) if stat.is_dir() => continue,
+                // The link goes, what it leads to stays.
+                Ok(stat) if stat.is_symlink() => fs_err::remove_file(&folder).doing(ACTION)?,
+                Ok(stat) => {
+                    return Err(CacheError::InTheWay { path: folder, found: kind_of(stat.file_type()) });
+                }
+                Err(_) => {}
+            }
+            fs_err::create_dir(&folder).doing(ACTION)?;
+        }
+        Ok(())
+    }
+
+    fn write_files(&self, tree_files: &[TreeFile], placed: &mut Placed) -> Result<(), CacheError> {
+        let differing = self.differing(tree_files)?;
+        for file in differing {
+            let path = self.folder.join(&file.path);
+            self.store.check_file(&file.path, &file.digest, file.size)?;
+            self.write(file, &path).doing(ACTION)?;
+            placed.written.push(file.path.clone());
+        }
+        Ok(())
+    }
+
+    /// The files that do not stand in the folder with the right content and executable bit.
+    fn differing<'f>(&self, tree_files: &'f [TreeFile]) -> Result<Vec<&'f TreeFile>, CacheError> {
+        let mut differing = Vec::new();
+        let mut unsure = Vec::new();
+        for file in tree_files {
+            let path = self.folder.join(&file.path);
+            let Ok(metadata) = std::fs::symlink_metadata(&path) else {
+                differing.push(file);
+                continue;
+            };
+            if metadata.is_dir() {
+                remove_empty_dir(&path)?;
+                differing.push(file);
+                continue;
+            }
+            let stat = FileStat::of(&metadata);
+            let same_kind = stat.is_file() && (stat.mode & 0o100 != 0) == file.executable;
+            if !same_kind || stat.size != file.size {
+                differing.push(file);
+            } else if self.is_object(&stat, file) {
+                // A hard link: whoever wrote to it wrote to the object, which the check sees.
+                if !self.object_is_whole(file)? {
+                    differing.push(file);
+                }
+            } else {
+                unsure.push((file, path));
+            }
+        }
+        let paths: Vec<PathBuf> = unsure.iter().map(|(_, path)| path.clone()).collect();
+        for ((file, _), hashed) in unsure.iter().zip(self.stats.digest_files(&paths)) {
+            if hashed?.digest != file.digest {
+                differing.push(file);
+            }
+        }
+        Ok(differing)
+    }
+
+    fn is_object(&self, stat: &FileStat, file: &TreeFile) -> bool {
+        object_stat(self.store, &file.digest)
+            .is_some_and(|object| (object.device, object.inode) == (stat.device, stat.inode))
+    }
+
+    fn object_is_whole(&self, file: &TreeFile) -> Result<bool, CacheError> {
+        match self.store.check(&file.digest, file.size) {
+            Err(error) if error.is_miss() => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
+    /// Makes the file beside and renames it over what is there.
+    fn write(&self, file: &TreeFile, path: &Path) -> io::Result<()> {
+        let object = self.store.object_path(&file.digest);
+        match self.write_by(self.store.layout.temporary(), file, &object, path) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                self.write_by(path.parent().unwrap_or(self.folder).to_owned(), file, &object, path)
+            }
+            result => result,
+        }
+    }
+
+    fn write_by(&self, beside: PathBuf, file: &TreeFile, object: &Path, path: &Path) -> io::Result<()> {
+        let made = tempfile::Builder::new().prefix(".pipe-").rand_bytes(22).make_in(beside, |beside| {
+            if file.size < LINK_SIZE {
+                Placer::copy(object, beside, file.executable)
+            } else {
+                self.placer.place(object, beside, file.executable)
+            }
+        })?;
+        // To rename one hard link over another of the same inode does nothing: dropping `made` removes it then.
+        fs_err::rename(made.path(), path)
+    }
+}
+
+/// Everything that either record lists.
+fn union(before: &PlaceRecord, after: &PlaceRecord) -> PlaceRecord {
+    let mut union = after.clone();
+    for (path, digests) in &before.files {
+        let known = union.files.entry(path.clone()).or_default();
+        known.extend(
+            digests.iter().filter(|digest| !after.files.get(path).is_some_and(|new| new.contains(digest))),
+        );
+    }
+    union
+}
+
+/// A folder that stands where a file must go is ours to remove only when it is empty.
+fn remove_empty_dir(path: &Path) -> Result<(), CacheError> {
+    match fs_err::remove_dir(path) {
+        Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {
+            Err(CacheError::InTheWay { path: path.to_owned(), found: "folder" })
+        }
+        result => result.doing(ACTION),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the file system says of a file without reading it. Decides nothing.
+
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// A time as a file system keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileTime {
+    /// Seconds since 1970, negative before.
+    pub seconds: i64,
+    /// Nanoseconds within the second; coarser file systems leave zeros.
+    pub nanoseconds: u32,
+}
+
+/// The fields that tell whether a file is the one that was hashed.
+///
+/// ctime is the one that a program cannot set: it catches an edit whose mtime was restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FileStat {
+    /// Device of the file system.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Time of the last change to the content, as far as it is told.
+    pub modified: FileTime,
+    /// Time of the last change to content or inode.
+    pub changed: FileTime,
+    /// Type and permission bits.
+    pub mode: u32,
+}
+
+impl FileStat {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let time = |seconds, nanoseconds: i64| FileTime { seconds, nanoseconds: nanoseconds as u32 };
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: time(metadata.mtime(), metadata.mtime_nsec()),
+            changed: time(metadata.ctime(), metadata.ctime_nsec()),
+            mode: metadata.mode(),
+        }
+    }
+
+    /// The stat of what `path` leads to.
+    pub fn following(path: &Path) -> io::Result<Self> {
+        fs_err::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    /// Whether this is a regular file.
+    pub fn is_file(&self) -> bool {
+        self.mode & TYPE_BITS == 0o100_000
+    }
+
+    /// The kind of entry in words, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.mode & TYPE_BITS {
+            0o100_000 => "file",
+            0o040_000 => "folder",
+            0o120_000 => "symbolic link",
+            0o010_000 => "named pipe",
+            0o140_000 => "socket",
+            0o020_000 | 0o060_000 => "device",
+            _ => "special file",
+        }
+    }
+}
+
+const TYPE_BITS: u32 = 0o170_000;
+
+/// The kind of entry in words, for messages.
+pub(crate) fn kind_of(file_type: std::fs::FileType) -> &'static str {
+    match file_type {
+        kind if kind.is_file() => "file",
+        kind if kind.is_dir() => "folder",
+        kind if kind.is_symlink() => "symbolic link",
+        kind if kind.is_fifo() => "named pipe",
+        kind if kind.is_socket() => "socket",
+        _ => "device",
+    }
+}

@@ -1,0 +1,220 @@
+//! Records of runs, for people: history, comparison, `why` of last week. Nothing is served from them.
+
+use crate::digest::Digest;
+use crate::dirty::DirtyReason;
+use crate::error::{CacheError, Doing, Warning};
+use crate::files;
+use crate::layout::Layout;
+use crate::manifest::ActionKey;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io::ErrorKind;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Version of the JSON of a run record.
+const RUN_FORMAT: u32 = 1;
+
+/// Name of a run, e.g. `20260301-090500-250-1f3a9c`: the UTC time and a random part. Sorts by time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RunId(String);
+
+impl RunId {
+    /// A name for a run that starts at `time`.
+    pub fn at(time: Timestamp) -> Self {
+        let (year, month, day) = time.date();
+        let (hour, minute, second, millisecond) = time.time_of_day();
+        // The standard library seeds it from the system's random numbers.
+        let random = RandomState::new().hash_one(std::process::id()) & 0xff_ffff;
+        Self(format!(
+            "{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{millisecond:03}-{random:06x}"
+        ))
+    }
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.0)
+    }
+}
+
+impl FromStr for RunId {
+    type Err = CacheError;
+
+    /// Accepts hex digits and hyphens only, as the name becomes a file name.
+    fn from_str(text: &str) -> Result<Self, CacheError> {
+        let plain = |byte: u8| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 26 || !text.bytes().all(plain) {
+            return Err(CacheError::malformed("a run id", format!("{text:?}")));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for RunId {
+    type Error = CacheError;
+
+    fn try_from(text: String) -> Result<Self, CacheError> {
+        text.parse()
+    }
+}
+
+impl From<RunId> for String {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
+/// One `pipe run`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its name.
+    pub id: RunId,
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// The pipeline file, as the user gave it.
+    pub file: String,
+    /// Why the user ran it.
+    pub message: Option<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it ended; `None` while it runs and for a run that was killed.
+    pub finished_at: Option<Timestamp>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Commit of the user's repository.
+    pub commit: Option<String>,
+    /// In the order of the plan.
+    pub stages: Vec<StageRecord>,
+}
+
+/// What became of one stage in a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// Name in the plan, with its matrix cell.
+    pub name: String,
+    /// Kind of the stage.
+    pub kind: String,
+    /// Key; `None` if its inputs never came to be.
+    pub key: Option<ActionKey>,
+    /// Object that holds the manifest.
+    pub manifest: Option<Digest>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why it ran.
+    pub reasons: Vec<DirtyReason>,
+    /// When it began.
+    pub started_at: Option<Timestamp>,
+    /// How long it took; for a cached stage how long it took when it ran.
+    pub duration: Option<Duration>,
+    /// Output port → tree.
+    pub outputs: BTreeMap<String, Digest>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// Items found in the memo.
+    pub memo_hits: u64,
+    /// Items computed.
+    pub memo_misses: u64,
+    /// Small facts that the stage told.
+    pub summary: Value,
+}
+
+/// How a stage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ran to its end.
+    Ran,
+    /// Its result was in the cache.
+    Cached,
+    /// It failed.
+    Failed,
+    /// A stage above it failed.
+    Skipped,
+    /// It was stopped.
+    Interrupted,
+}
+
+/// The file of a run record. The version comes first, so another version is told from a damaged file.
+#[derive(Serialize, Deserialize)]
+struct RunFile<R> {
+    format: u32,
+    run: R,
+}
+
+/// The run records of one `.pipe` folder.
+#[derive(Debug, Clone)]
+pub struct RunHistory {
+    layout: Arc<Layout>,
+}
+
+impl RunHistory {
+    /// The history below `layout`.
+    pub fn new(layout: Arc<Layout>) -> Self {
+        Self { layout }
+    }
+
+    /// Writes the record whole, in place of an earlier state of the same run.
+    pub fn save(&self, run: &RunRecord) -> Result<(), CacheError> {
+        const ACTION: &str = "record a run";
+        let mut bytes = serde_json::to_vec_pretty(&RunFile { format: RUN_FORMAT, run })
+            .map_err(std::io::Error::from)
+            .doing(ACTION)?;
+        bytes.push(b'\n');
+        files::replace(&self.layout, &self.layout.run(&run.id), &bytes).doing(ACTION)
+    }
+
+    /// Reads one run; `None` if there is none of that name.
+    pub fn load(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
+        let bytes = match fs_err::read(self.layout.run(id)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            result => result.doing("read a run")?,
+        };
+        let malformed = |reason: String| CacheError::malformed("the record of a run", reason);
+        let file: RunFile<Value> =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        if file.format != RUN_FORMAT {
+            return Err(malformed(format!("it has format {}, this pipe reads {RUN_FORMAT}", file.format)));
+        }
+        let run: RunRecord =
+            serde_json::from_value(file.run).map_err(|error| malformed(error.to_string()))?;
+        if run.id != *id {
+            return Err(malformed(format!("it is the record of {}", run.id)));
+        }
+        Ok(Some(run))
+    }
+
+    /// The names of all runs, the latest first. Other files in the folder are passed over.
+    pub fn ids(&self) -> Result<Vec<RunId>, CacheError> {
+        let mut ids = Vec::new();
+        for entry in fs_err::read_dir(self.layout.runs()).doing("list runs")? {
+            let name = entry.doing("list runs")?.file_name();
+            ids.extend(name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<RunId>().ok()));
+        }
+        ids.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(ids)
+    }
+
+    /// The latest `count` readable runs, the latest first, and a warning for each that is damaged.
+    pub fn latest(&self, count: usize) -> Result<(Vec<RunRecord>, Vec<Warning>), CacheError> {
+        let (mut runs, mut warnings) = (Vec::new(), Vec::new());
+        for id in self.ids()? {
+            if runs.len() == count {
+                break;
+            }
+            match self.load(&id) {
+                Ok(run) => runs.extend(run),
+                Err(error) => {
+                    warnings.push(Warning { path: self.layout.run(&id), reason: error.to_string() });
+                }
+            }
+        }
+        Ok((runs, warnings))
+    }
+}
