@@ -1,0 +1,111 @@
+//! Everything that can be wrong with a NIfTI file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// A NIfTI file that could not be read or written; [`Fault`] is the cause.
+#[derive(Debug, Error)]
+#[error("cannot {action} `{}`", path.display())]
+pub struct Error {
+    action: &'static str,
+    path: PathBuf,
+    #[source]
+    fault: Fault,
+}
+
+impl Error {
+    pub(super) fn new(action: &'static str, path: &Path, fault: Fault) -> Self {
+        Self { action, path: path.to_owned(), fault }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is wrong with it.
+    pub fn fault(&self) -> &Fault {
+        &self.fault
+    }
+}
+
+/// What is wrong with a NIfTI file or with a volume to be written as one.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// The operating system, or the gzip stream: truncated, checksum mismatch.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A directory, socket or device.
+    #[error("not a regular file")]
+    NotAFile,
+    /// A gzip member that does not inflate to what its trailer says.
+    #[error("damaged gzip stream: {0}")]
+    Gzip(io::Error),
+    /// The (uncompressed) file is shorter than a header.
+    #[error("the file has {found} bytes, a NIfTI-1 header has 348")]
+    NoHeader { found: usize },
+    /// No NIfTI-1 header at the start.
+    #[error("not a NIfTI-1 file (header size {sizeof_hdr}, magic `{}`)", magic.escape_ascii())]
+    NotNifti { sizeof_hdr: i32, magic: [u8; 4] },
+    /// A NIfTI-2 file.
+    #[error("NIfTI-2 is not supported; convert it to NIfTI-1")]
+    Nifti2,
+    /// A `.hdr` of a `.hdr`/`.img` pair.
+    #[error("half of a header/image pair, which is not supported; convert it to a single .nii or .nii.gz")]
+    HeaderImagePair,
+    /// `dim[0]` is not 1 to 7, or a used dimension is zero or negative.
+    #[error("dim {dim:?} is not 1 to 7 positive dimensions")]
+    Dimensions { dim: [i16; 8] },
+    /// More than one dimension beyond x, y, z holds more than one element.
+    #[error("dim {dim:?} has more than four dimensions in use")]
+    TooManyDimensions { dim: [i16; 8] },
+    /// A label map with channels or time points.
+    #[error("label has {channels} channels, expected 1")]
+    LabelChannels { channels: usize },
+    /// A voxel type that is not read.
+    #[error("voxel type {name} (datatype {code}) is not supported")]
+    Datatype { code: i16, name: &'static str },
+    /// bitpix contradicts datatype.
+    #[error("bitpix is {bitpix} but voxels of type {datatype} have {expected} bits")]
+    BitsPerVoxel { bitpix: i16, datatype: &'static str, expected: usize },
+    /// vox_offset does not point behind the header, or not at a byte.
+    #[error("vox_offset is {0}, expected a whole number of at least 352")]
+    DataOffset(f32),
+    /// A finite slope with an intercept that is not.
+    #[error("scl_slope is {slope} but scl_inter is {intercept}")]
+    Scaling { slope: f32, intercept: f32 },
+    /// The affine cannot place voxels.
+    #[error("the {source_name} affine {defect}")]
+    Affine { source_name: &'static str, defect: &'static str },
+    /// More voxels than the reader may allocate.
+    #[error("the header declares {voxels} voxels, the limit is {limit}")]
+    TooLarge { voxels: u128, limit: usize },
+    /// The header declares more than a file of this size can hold, even at gzip's best ratio.
+    #[error("the header declares {declared} bytes, which a file of {stored} bytes cannot hold")]
+    Implausible { declared: u64, stored: u64 },
+    /// The data end early.
+    #[error("the header declares {declared} bytes of voxels, the file has {found}")]
+    Truncated { declared: usize, found: usize },
+    /// The data go on after the last declared voxel, and not as zero padding.
+    #[error("the header declares {declared} bytes of voxels, but more data follow")]
+    Trailing { declared: usize },
+    /// The allocator refused.
+    #[error("not enough memory for {bytes} bytes of voxels")]
+    Memory { bytes: usize },
+    /// Label values that are not labels.
+    #[error(
+        "{count} label values are not whole numbers from 0 to 255, the first is {value} at z, y, x = {at:?}"
+    )]
+    LabelValue { count: usize, value: f64, at: [usize; 3] },
+    /// The crate `nifti` refused what the checks let through.
+    #[error(transparent)]
+    Decoder(#[from] nifti::NiftiError),
+    /// A volume to be written has an axis NIfTI-1 cannot declare.
+    #[error("axis length {0} does not fit a NIfTI-1 header, which ends at 32767")]
+    AxisTooLong(usize),
+    /// A volume to be written has no voxels.
+    #[error("a volume of {0:?} has no voxels")]
+    Empty(Vec<usize>),
+}

@@ -1,0 +1,247 @@
+//! Moves volumes to another number of voxels over the same physical box.
+//!
+//! # Convention
+//!
+//! The outer faces of the grid stay where they are (not the centres of its corner voxels): `n` voxels become `m`
+//! of size `n/m`, and output voxel `o` reads the input at index `(o + ½)·n/m − ½`, clamped to the grid. This is
+//! `skimage.transform.resize(mode="edge", anti_aliasing=False)`, `scipy.ndimage.zoom(grid_mode=True,
+//! mode="nearest")`, nnU-Net and `align_corners=False`. The affine follows, so a volume that is resampled there and
+//! back lies where it was. There is no smoothing before downsampling.
+
+use ndarray::Array4;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::affine::Affine;
+use crate::volume::{Geometry, Image, LabelMap, Shape};
+
+/// How label maps are resampled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LabelInterpolation {
+    /// The label of the nearest voxel; of two equally near ones the one with the higher index, as in SciPy.
+    Nearest,
+    /// Interpolates the mask of every label linearly and takes the label with the most weight, the lower one on a
+    /// tie. Smoother boundaries; what nnU-Net does for 1-hot masks.
+    #[default]
+    Linear,
+}
+
+/// A grid that cannot be resampled to.
+#[derive(Debug, Error, PartialEq)]
+pub enum ResampleError {
+    /// A spacing that is zero, negative or not finite.
+    #[error("spacing {0:?} mm (z, y, x) is not positive")]
+    Spacing([f64; 3]),
+    /// A shape without voxels, or with more than a volume may have.
+    #[error("cannot resample to {0} voxels")]
+    Shape(Shape),
+    /// More class scores than label values.
+    #[error("scores have {0} channels, a label map has at most 256 values")]
+    Channels(usize),
+}
+
+/// The largest number of voxels of one channel that is resampled to.
+const MAX_VOXELS: usize = 1 << 31;
+
+/// The shape that covers the box of `source` with voxels as close to `spacing_mm` (z, y, x) as whole numbers allow:
+/// `round(shape · spacing / spacing_mm)`, half to even as in nnU-Net, at least 1.
+pub fn shape_for_spacing(source: &Geometry, spacing_mm: [f64; 3]) -> Result<Shape, ResampleError> {
+    if !spacing_mm.iter().all(|s| s.is_finite() && *s > 0.0) {
+        return Err(ResampleError::Spacing(spacing_mm));
+    }
+    let old = source.spacing_mm();
+    let lengths = [0, 1, 2].map(|k| {
+        // f32 headers: 35 voxels of 1.0000001 mm are 35 mm.
+        let exact = source.shape.0[k] as f64 * (old[k] / spacing_mm[k]);
+        exact.round_ties_even().max(1.0)
+    });
+    let shape = Shape(lengths.map(|l| l as usize));
+    validate(shape).map(|()| shape)
+}
+
+/// The grid of `shape` over the same physical box as `source`.
+pub fn resampled_geometry(source: &Geometry, shape: Shape) -> Result<Geometry, ResampleError> {
+    validate(shape)?;
+    if shape == source.shape {
+        return Ok(*source);
+    }
+    let mut origin_index = [0.0; 3];
+    let mut steps = [[0.0; 3]; 3];
+    for axis in 0..3 {
+        let scale = source.shape.0[2 - axis] as f64 / shape.0[2 - axis] as f64;
+        origin_index[axis] = (scale - 1.0) / 2.0;
+        steps[axis] = source.affine.step_mm(axis).map(|v| v * scale);
+    }
+    let origin = source.affine.apply(origin_index);
+    Ok(Geometry { shape, affine: Affine::from_columns(steps, origin) })
+}
+
+fn validate(shape: Shape) -> Result<(), ResampleError> {
+    match shape.voxels() {
+        Some(1..=MAX_VOXELS) => Ok(()),
+        _ => Err(ResampleError::Shape(shape)),
+    }
+}
+
+/// Resamples an image to `shape`, linearly along each axis, in `f32`. The same shape gives the same voxels.
+///
+/// NaN and infinity spread to the voxels that touch them.
+pub fn resample_image(image: &Image, shape: Shape) -> Result<Image, ResampleError> {
+    let geometry = resampled_geometry(image.geometry(), shape)?;
+    if shape == image.shape() {
+        return Ok(image.clone());
+    }
+    let axes = Linear::between(image.shape(), shape);
+    let [z, y, x] = shape.0;
+    let mut voxels = Vec::with_capacity(image.channels() * z * y * x);
+    for channel in 0..image.channels() {
+        voxels.extend_from_slice(&axes.apply(image.channel(channel)));
+    }
+    let voxels =
+        Array4::from_shape_vec((image.channels(), z, y, x), voxels).expect("every channel has the new shape");
+    Ok(Image::new(voxels, geometry).expect("the geometry has the new shape"))
+}
+
+/// Resamples a label map to `shape`. The same shape gives the same voxels; no label appears that was not there.
+pub fn resample_label(
+    label: &LabelMap,
+    shape: Shape,
+    interpolation: LabelInterpolation,
+) -> Result<LabelMap, ResampleError> {
+    let geometry = resampled_geometry(label.geometry(), shape)?;
+    if shape == label.shape() {
+        return Ok(label.clone());
+    }
+    let voxels = match interpolation {
+        LabelInterpolation::Nearest => nearest(label, shape),
+        LabelInterpolation::Linear => {
+            let present = label.histogram();
+            let masks = (0..=u8::MAX).filter(|&l| present[usize::from(l)] > 0).map(|l| {
+                (l, label.as_slice().iter().map(|&v| f32::from(u8::from(v == l))).collect::<Vec<_>>())
+            });
+            argmax(masks, label.shape(), shape)
+        }
+    };
+    Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
+}
+
+/// Resamples class scores `[c, z, y, x]` to `shape` and takes the channel with the highest; the lower one on a tie.
+///
+/// Holds two volumes of the new shape at a time, however many channels there are. NaN never wins. Works on
+/// probabilities and logits alike; the label is the channel index, so there can be at most 256.
+pub fn resample_argmax(scores: &Image, shape: Shape) -> Result<LabelMap, ResampleError> {
+    let geometry = resampled_geometry(scores.geometry(), shape)?;
+    if scores.channels() > 256 {
+        return Err(ResampleError::Channels(scores.channels()));
+    }
+    let channels = (0..=u8::MAX).take(scores.channels()).map(|c| (c, scores.channel(usize::from(c))));
+    let voxels = argmax(channels, scores.shape(), shape);
+    Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
+}
+
+fn argmax<S: AsRef<[f32]>>(candidates: impl Iterator<Item = (u8, S)>, from: Shape, to: Shape) -> Vec<u8> {
+    let axes = Linear::between(from, to);
+    let n = to.0.iter().product();
+    let (mut labels, mut best) = (vec![0_u8; n], vec![f32::NEG_INFINITY; n]);
+    for (label, scores) in candidates {
+        let resampled;
+        let scores = if from == to {
+            scores.as_ref()
+        } else {
+            resampled = axes.apply(scores.as_ref());
+            &resampled
+        };
+        for ((winner, best), &score) in labels.iter_mut().zip(&mut best).zip(scores) {
+            if score > *best {
+                *best = score;
+                *winner = label;
+            }
+        }
+    }
+    labels
+}
+
+fn nearest(label: &LabelMap, shape: Shape) -> Vec<u8> {
+    // floor((o + ½)·n/m), in whole numbers: exact at ties.
+    let index = |k: usize| {
+        let (n, m) = (label.shape().0[k], shape.0[k]);
+        (0..m).map(|o| ((2 * o as u128 + 1) * n as u128 / (2 * m as u128)) as usize).collect::<Vec<_>>()
+    };
+    let (zs, ys, xs) = (index(0), index(1), index(2));
+    let [_, ny, nx] = label.shape().0;
+    let mut voxels = Vec::with_capacity(zs.len() * ys.len() * xs.len());
+    for &z in &zs {
+        for &y in &ys {
+            let row = &label.as_slice()[(z * ny + y) * nx..][..nx];
+            voxels.extend(xs.iter().map(|&x| row[x]));
+        }
+    }
+    voxels
+}
+
+/// Linear interpolation along z, y and x, prepared for one pair of shapes.
+struct Linear {
+    from: Shape,
+    /// For each axis z, y, x: nothing when it keeps its length, else one tap per output voxel.
+    taps: [Option<Vec<Tap>>; 3],
+}
+
+/// `low · (1 − weight) + high · weight`.
+struct Tap {
+    low: usize,
+    high: usize,
+    weight: f32,
+}
+
+impl Linear {
+    fn between(from: Shape, to: Shape) -> Self {
+        let taps = [0, 1, 2].map(|k| {
+            let (n, m) = (from.0[k], to.0[k]);
+            (n != m).then(|| (0..m).map(|o| Tap::new(o, n, m)).collect())
+        });
+        Self { from, taps }
+    }
+
+    /// One axis after the other, z first, so that memory is walked in rows until the last.
+    fn apply(&self, voxels: &[f32]) -> Vec<f32> {
+        let mut shape = self.from.0;
+        let mut current = None;
+        for (k, taps) in self.taps.iter().enumerate() {
+            let Some(taps) = taps else { continue };
+            let source = current.as_deref().unwrap_or(voxels);
+            let inner: usize = shape[k + 1..].iter().product();
+            let next = along_axis(source, shape[k], inner, taps);
+            shape[k] = taps.len();
+            current = Some(next);
+        }
+        current.unwrap_or_else(|| voxels.to_vec())
+    }
+}
+
+impl Tap {
+    fn new(o: usize, n: usize, m: usize) -> Self {
+        let at = ((o as f64 + 0.5) * (n as f64 / m as f64) - 0.5).clamp(0.0, (n - 1) as f64);
+        let low = at.floor() as usize;
+        Self { low, high: (low + 1).min(n - 1), weight: (at - low as f64) as f32 }
+    }
+}
+
+/// Resamples the middle axis of `[outer, length, inner]`.
+fn along_axis(source: &[f32], length: usize, inner: usize, taps: &[Tap]) -> Vec<f32> {
+    let outer = source.len() / (length * inner);
+    let mut target = Vec::with_capacity(outer * taps.len() * inner);
+    for block in source.chunks_exact(length * inner) {
+        if inner == 1 {
+            target.extend(taps.iter().map(|t| block[t.low] * (1.0 - t.weight) + block[t.high] * t.weight));
+            continue;
+        }
+        for tap in taps {
+            let low = &block[tap.low * inner..][..inner];
+            let high = &block[tap.high * inner..][..inner];
+            let (a, b) = (1.0 - tap.weight, tap.weight);
+            target.extend(low.iter().zip(high).map(|(l, h)| l * a + h * b));
+        }
+    }
+    target
+}

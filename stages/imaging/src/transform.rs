@@ -1,0 +1,216 @@
+//! The record of what preprocessing did to one case's grid, and the way back. Geometry only, no intensities.
+
+use ndarray::Dimension;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::crop::{Window, WindowError};
+use crate::orient::Reorientation;
+use crate::resample::{
+    LabelInterpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
+    shape_for_spacing,
+};
+use crate::volume::{Geometry, Image, LabelMap, Shape, Volume};
+
+/// From the grid of a file to the grid of a network: flip and permute the axes, cut out a box (with padding), resample.
+///
+/// Built step by step, in that order, from [`Transform::new`]. It serialises to the source grid and the parameters of
+/// the steps; what follows from them is computed and checked again when it is read.
+///
+/// ```
+/// use pipe_imaging::{Affine, Geometry, crop::Window, transform::Transform};
+/// let source = Geometry::new([20, 30, 40], Affine::from_spacing([2.0, 1.0, 1.0]));
+/// let window = Window { start: [2, 0, 0], shape: [16, 30, 40] };
+/// let transform = Transform::new(&source).canonical().crop(window)?.resample_to_spacing([1.0, 1.0, 1.0])?;
+/// assert_eq!(transform.target().shape.0, [32, 30, 40]);
+/// # Ok::<(), pipe_imaging::transform::TransformError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Record", into = "Record")]
+pub struct Transform {
+    source: Geometry,
+    reorientation: Reorientation,
+    window: Window,
+    /// After reorienting and cutting.
+    cropped: Geometry,
+    /// After resampling.
+    target: Geometry,
+}
+
+/// What is written.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    source: Geometry,
+    reorientation: Reorientation,
+    window: Window,
+    resampled_shape: Shape,
+}
+
+/// A transform that cannot be built or applied.
+#[derive(Debug, Error, PartialEq)]
+pub enum TransformError {
+    /// A volume on another grid than the transform begins (or, backwards, ends) with.
+    #[error("volume of {found} voxels is not on the transform's grid of {expected} (z×y×x)")]
+    Grid { found: Shape, expected: Shape },
+    /// A volume of the right shape that lies elsewhere.
+    #[error("volume's affine differs from the transform's by up to {difference_mm} mm")]
+    Place { difference_mm: f64 },
+    /// A recorded source grid that is no grid.
+    #[error("source grid of {shape} voxels {defect}")]
+    Source { shape: Shape, defect: &'static str },
+    /// The box.
+    #[error(transparent)]
+    Window(#[from] WindowError),
+    /// The resampling.
+    #[error(transparent)]
+    Resample(#[from] ResampleError),
+}
+
+impl TryFrom<Record> for Transform {
+    type Error = TransformError;
+
+    fn try_from(record: Record) -> Result<Self, TransformError> {
+        let shape = record.source.shape;
+        let defect = match shape.voxels() {
+            None | Some(0) => Some("is empty or too large"),
+            Some(_) => record.source.affine.defect(),
+        };
+        if let Some(defect) = defect {
+            return Err(TransformError::Source { shape, defect });
+        }
+        let reoriented =
+            Self { reorientation: record.reorientation, ..Self::new(&record.source) }.rederived();
+        reoriented.crop(record.window)?.resample_to_shape(record.resampled_shape.0)
+    }
+}
+
+impl From<Transform> for Record {
+    fn from(transform: Transform) -> Self {
+        let Transform { source, reorientation, window, cropped: _, target } = transform;
+        Self { source, reorientation, window, resampled_shape: target.shape }
+    }
+}
+
+impl Transform {
+    /// Leaves every voxel where it is.
+    pub fn new(source: &Geometry) -> Self {
+        Self {
+            source: *source,
+            reorientation: Reorientation::IDENTITY,
+            window: Window::whole(source.shape),
+            cropped: *source,
+            target: *source,
+        }
+    }
+
+    /// Turns the axes to RAS, exactly. Comes before cropping and resampling and undoes them if they came first.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        self.reorientation = self.source.orientation().to_ras();
+        self.rederived()
+    }
+
+    /// Cuts out `window`, given in voxels of the reoriented grid. Undoes resampling if that came first.
+    pub fn crop(mut self, window: Window) -> Result<Self, TransformError> {
+        window.validate()?;
+        self.window = window;
+        self.cropped = window.geometry(&self.reorientation.apply_geometry(&self.source));
+        self.target = self.cropped;
+        Ok(self)
+    }
+
+    /// Resamples to voxels of about `spacing_mm` (z, y, x): the box keeps its size, so the voxels are
+    /// `extent / round(extent / spacing)`. See [`Transform::target`] for what came out.
+    pub fn resample_to_spacing(self, spacing_mm: [f64; 3]) -> Result<Self, TransformError> {
+        let shape = shape_for_spacing(&self.cropped, spacing_mm)?;
+        self.resample_to_shape(shape.0)
+    }
+
+    /// Resamples to `shape` voxels (z, y, x) over the same box.
+    pub fn resample_to_shape(mut self, shape: [usize; 3]) -> Result<Self, TransformError> {
+        self.target = resampled_geometry(&self.cropped, Shape(shape))?;
+        Ok(self)
+    }
+
+    /// The grid that volumes come from.
+    pub fn source(&self) -> &Geometry {
+        &self.source
+    }
+
+    /// The grid that volumes are moved to.
+    pub fn target(&self) -> &Geometry {
+        &self.target
+    }
+
+    /// Whether no voxel is interpolated: there and back is exact inside the box.
+    pub fn is_lossless(&self) -> bool {
+        self.cropped.shape == self.target.shape
+    }
+
+    /// Moves an image to the target grid, linearly. Padding is 0.
+    pub fn apply_image(&self, image: &Image) -> Result<Image, TransformError> {
+        expect_grid(image, &self.source)?;
+        let cropped = self.window.cut(&self.reorientation.apply(image), 0.0)?;
+        Ok(resample_image(&cropped, self.target.shape)?)
+    }
+
+    /// Moves a label map to the target grid with [`LabelInterpolation::Linear`]. Padding is background.
+    pub fn apply_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
+        self.apply_label_with(label, LabelInterpolation::Linear)
+    }
+
+    /// Moves a label map to the target grid. Padding is background.
+    pub fn apply_label_with(
+        &self,
+        label: &LabelMap,
+        how: LabelInterpolation,
+    ) -> Result<LabelMap, TransformError> {
+        expect_grid(label, &self.source)?;
+        let cropped = self.window.cut(&self.reorientation.apply(label), 0)?;
+        Ok(resample_label(&cropped, self.target.shape, how)?)
+    }
+
+    /// Moves a label map from the target grid back to the source grid. What was cropped away is background.
+    pub fn invert_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
+        expect_grid(label, &self.target)?;
+        self.uncrop(&resample_label(label, self.cropped.shape, LabelInterpolation::Linear)?)
+    }
+
+    /// Moves class scores `[c, z, y, x]` (probabilities or logits) from the target grid back, resampling each channel
+    /// linearly and taking the highest only then: finer boundaries than [`Transform::invert_label`]. The label is the
+    /// channel index; what was cropped away is background.
+    pub fn invert_scores(&self, scores: &Image) -> Result<LabelMap, TransformError> {
+        expect_grid(scores, &self.target)?;
+        self.uncrop(&resample_argmax(scores, self.cropped.shape)?)
+    }
+
+    fn uncrop(&self, cropped: &LabelMap) -> Result<LabelMap, TransformError> {
+        let upright = self.reorientation.apply_geometry(&self.source);
+        let whole = self.window.paste(cropped, &upright, 0)?;
+        let (voxels, _) = self.reorientation.inverse().apply(&whole).into_parts();
+        Ok(LabelMap::new(voxels, self.source).expect("the inverse reorientation restores the shape"))
+    }
+
+    /// Recomputes what follows from source and reorientation; the later steps begin anew.
+    fn rederived(mut self) -> Self {
+        self.cropped = self.reorientation.apply_geometry(&self.source);
+        self.window = Window::whole(self.cropped.shape);
+        self.target = self.cropped;
+        self
+    }
+}
+
+/// Affines may differ by what JSON, f32 headers and another order of additions make of them.
+const PLACE_TOLERANCE_MM: f64 = 1e-2;
+
+fn expect_grid<T: Clone, D: Dimension>(volume: &Volume<T, D>, grid: &Geometry) -> Result<(), TransformError> {
+    if volume.shape() != grid.shape {
+        return Err(TransformError::Grid { found: volume.shape(), expected: grid.shape });
+    }
+    let difference_mm = volume.geometry().affine.max_difference(&grid.affine);
+    if difference_mm > PLACE_TOLERANCE_MM {
+        return Err(TransformError::Place { difference_mm });
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The real data set, where it is at hand: `$PIPE_TEST_DATA`, or `shared/data` beside the workspace.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use pipe_imaging::check::{check_header, check_pair};
+use pipe_imaging::components::components;
+use pipe_imaging::{digest, nifti};
+
+/// The data directory, or `None` with a loud note.
+#[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
+fn data(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("PIPE_TEST_DATA")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let path = root.join(name);
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("SKIPPED: {} is not there; set PIPE_TEST_DATA", path.display());
+    None
+}
+
+fn volumes(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).expect("directory");
+    let mut paths: Vec<_> = entries.map(|e| e.expect("entry").path()).collect();
+    paths.retain(|p| p.to_string_lossy().ends_with(".nii.gz"));
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_case_of_the_hippocampus_set_is_sound_and_distinct() {
+    let Some(root) = data("Task04_Hippocampus") else { return };
+    let allowed = BTreeSet::from([0, 1, 2]);
+    let mut digests = BTreeSet::new();
+    let images = volumes(&root.join("imagesTr"));
+    assert!(images.len() >= 100, "{} images", images.len());
+    for path in &images {
+        let name = path.file_name().expect("file");
+        let image = nifti::read_image(path).expect("image");
+        let label = nifti::read_label(&root.join("labelsTr").join(name)).expect("label");
+        assert_eq!(check_pair(&image, &label, Some(&allowed)), [], "{}", name.display());
+        assert_eq!(check_header(&nifti::read_header(path).expect("header")), [], "{}", name.display());
+        assert!(digests.insert(digest::image_digest(&image)), "{} is a duplicate", name.display());
+    }
+}
+
+#[test]
+fn case_156_has_a_detached_piece_of_label_1() {
+    let Some(root) = data("Task04_Hippocampus") else { return };
+    let path = root.join("labelsTr/hippocampus_156.nii.gz");
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there", path.display());
+        return;
+    }
+    let pieces = components(&nifti::read_label(&path).expect("label"));
+    assert_eq!((pieces[&1].len(), pieces[&2].len()), (2, 1), "{pieces:?}");
+}
+
+#[test]
+fn the_duplicate_label_among_the_defects_is_found_by_digest() {
+    let (Some(defects), Some(root)) = (data("Task04_Hippocampus_defects"), data("Task04_Hippocampus")) else {
+        return;
+    };
+    let copy = nifti::read_label(&defects.join("labels/hippocampus_010.nii.gz")).expect("copy");
+    let original = nifti::read_label(&root.join("labelsTr/hippocampus_011.nii.gz")).expect("original");
+    assert_eq!(digest::label_digest(&copy), digest::label_digest(&original));
+    let foreign = nifti::read_header(&defects.join("labels/hippocampus_281.nii.gz")).expect("foreign");
+    assert_eq!(foreign.geometry.shape.0, [94, 512, 512]);
+}

@@ -1,0 +1,15 @@
+//! Tests of the crate's public face. Expected values come from nibabel, SciPy, scikit-image and NumPy; see
+//! `reference/generate.py`.
+
+mod case_checks;
+mod components;
+mod crop;
+mod data_set;
+mod hostile;
+mod nifti_files;
+mod normalize;
+mod npy;
+mod orient;
+mod reference;
+mod resample;
+mod transform;

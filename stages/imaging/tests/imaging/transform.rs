@@ -1,0 +1,193 @@
+//! There and back: from a file's grid to a network's and a prediction home again.
+
+use pipe_imaging::crop::{Window, foreground_window};
+use pipe_imaging::transform::{Transform, TransformError};
+use pipe_imaging::{Geometry, Image, LabelMap, Shape};
+use proptest::prelude::*;
+
+use crate::reference::{Noise, REFERENCE};
+
+fn smooth_label(geometry: Geometry) -> LabelMap {
+    let [nz, ny, nx] = geometry.shape.0;
+    let mut voxels = Vec::new();
+    for z in 0..nz {
+        for y in 0..ny {
+            for x in 0..nx {
+                let d = |i: usize, n: usize| ((i as f64 + 0.5) / n as f64 - 0.5) / 0.35;
+                let r = d(z, nz).powi(2) + d(y, ny).powi(2) + d(x, nx).powi(2);
+                voxels.push(if r < 1.0 { 1 + u8::from(x > nx / 2) } else { 0 });
+            }
+        }
+    }
+    LabelMap::from_vec(voxels, geometry).expect("made from the geometry")
+}
+
+fn one_hot(label: &LabelMap, channels: u8) -> Image {
+    let voxels =
+        (0..channels).flat_map(|c| label.as_slice().iter().map(move |&v| f32::from(u8::from(v == c))));
+    Image::from_vec(voxels.collect(), usize::from(channels), *label.geometry())
+        .expect("one plane per channel")
+}
+
+fn dice(a: &LabelMap, b: &LabelMap, label: u8) -> f64 {
+    let of = |m: &LabelMap| m.histogram()[usize::from(label)];
+    let both = a.as_slice().iter().zip(b.as_slice()).filter(|&(&x, &y)| x == label && y == label).count();
+    2.0 * both as f64 / (of(a) + of(b)) as f64
+}
+
+#[test]
+fn without_resampling_there_and_back_is_exact_in_every_orientation() {
+    for case in &REFERENCE.orientation {
+        let label = smooth_label(Geometry::new([9, 11, 13], case.affine));
+        let upright = Transform::new(label.geometry()).canonical();
+        let window = foreground_window(&upright.apply_label(&label).expect("own grid")).expect("foreground");
+        let transform = upright.crop(window.grown([1, 30, 0])).expect("window");
+        assert!(transform.is_lossless());
+        let there = transform.apply_label(&label).expect("own grid");
+        assert_eq!(there.geometry().orientation().to_string(), "RAS");
+        assert!(there.geometry().affine.max_difference(&transform.target().affine) < 1e-12);
+        assert_eq!(transform.invert_label(&there).expect("target grid"), label, "{}", case.codes);
+        assert_eq!(
+            transform.invert_scores(&one_hot(&there, 3)).expect("target grid"),
+            label,
+            "{}",
+            case.codes
+        );
+    }
+}
+
+#[test]
+fn a_resampled_prediction_lands_where_the_label_was() {
+    for case in REFERENCE.orientation.iter().step_by(7) {
+        let label = smooth_label(Geometry::new([21, 32, 40], case.affine));
+        for factor in [0.5, 0.7, 1.6] {
+            let [z, y, x] = Transform::new(label.geometry()).canonical().target().spacing_mm();
+            let transform = Transform::new(label.geometry()).canonical();
+            let transform =
+                transform.resample_to_spacing([z * factor, y * factor, x * factor]).expect("valid");
+            let there = transform.apply_label(&label).expect("own grid");
+            for back in [transform.invert_label(&there), transform.invert_scores(&one_hot(&there, 3))] {
+                let back = back.expect("target grid");
+                assert_eq!(back.geometry(), label.geometry());
+                for l in [1, 2] {
+                    // A shift of half a voxel in the way back would cost 0.05 and more.
+                    let score = dice(&back, &label, l);
+                    assert!(
+                        score > if factor < 1.0 { 0.985 } else { 0.955 },
+                        "Dice {score} at {factor} for {}",
+                        case.codes
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_is_sampled_where_the_target_grid_says() {
+    // The image's value is its own position: after any transform, value and affine must still agree.
+    for case in REFERENCE.orientation.iter().step_by(5) {
+        let geometry = Geometry::new([12, 13, 14], case.affine);
+        let mut voxels = Vec::new();
+        for axis in 0..3 {
+            for z in 0..12 {
+                for y in 0..13 {
+                    for x in 0..14 {
+                        voxels.push(geometry.affine.apply([x as f64, y as f64, z as f64])[axis] as f32);
+                    }
+                }
+            }
+        }
+        let image = Image::from_vec(voxels, 3, geometry).expect("three channels");
+        let upright = Transform::new(&geometry).canonical();
+        let shape = upright.target().shape.0;
+        let window = Window { start: [1, 2, 2], shape: shape.map(|n| n - 3) };
+        let transform = upright.crop(window).expect("window").resample_to_shape([7, 15, 11]).expect("valid");
+        let there = transform.apply_image(&image).expect("own grid");
+        for ((axis, z, y, x), v) in there.voxels().indexed_iter() {
+            let interior = (1..6).contains(&z) && (1..14).contains(&y) && (1..10).contains(&x);
+            let expected = there.geometry().affine.apply([x as f64, y as f64, z as f64])[axis];
+            assert!(
+                !interior || (f64::from(*v) - expected).abs() < 1e-4,
+                "{v} and {expected}, {}",
+                case.codes
+            );
+        }
+    }
+}
+
+#[test]
+fn the_record_reads_back_equal_and_does_the_same() {
+    let label = smooth_label(Geometry::new([9, 11, 13], REFERENCE.orientation[60].affine));
+    let window = Window { start: [-2, 1, 1], shape: [12, 8, 9] };
+    let transform = Transform::new(label.geometry()).canonical().crop(window).expect("window");
+    let transform = transform.resample_to_spacing([1.3, 0.9, 1.1]).expect("valid");
+    let text = serde_json::to_string_pretty(&transform).expect("serialises");
+    let back: Transform = serde_json::from_str(&text).expect("own text");
+    assert_eq!(back, transform);
+    assert_eq!(back.apply_label(&label), transform.apply_label(&label));
+}
+
+#[test]
+fn a_tampered_record_is_refused() {
+    let transform = Transform::new(&Geometry::with_spacing([4, 5, 6], [1.0; 3]));
+    let text = serde_json::to_string(&transform).expect("serialises");
+    for (from, to, message) in [
+        (
+            "\"start\":[0,0,0],\"shape\":[4,5,6]",
+            "\"start\":[0,0,0],\"shape\":[0,5,6]",
+            "window of 0×5×6 voxels is empty",
+        ),
+        ("\"resampled_shape\":[4,5,6]", "\"resampled_shape\":[4,0,6]", "cannot resample to 4×0×6 voxels"),
+        ("[0.0,0.0,1.0,0.0]", "[0.0,0.0,0.0,0.0]", "source grid of 4×5×6 voxels is singular"),
+        ("\"resampled_shape\"", "\"shape\"", "unknown field `shape`"),
+    ] {
+        let error = serde_json::from_str::<Transform>(&text.replacen(from, to, 1)).expect_err(message);
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
+
+#[test]
+fn a_volume_of_another_case_is_refused() {
+    let geometry = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    let transform = Transform::new(&geometry);
+    let other = LabelMap::from_vec(vec![0; 24], Geometry::with_spacing([4, 3, 2], [1.0; 3])).expect("24");
+    assert_eq!(
+        transform.apply_label(&other).expect_err("shape").to_string(),
+        "volume of 4×3×2 voxels is not on the transform's grid of 4×5×6 (z×y×x)"
+    );
+    let mut elsewhere = geometry;
+    elsewhere.affine.0[0][3] = 4.0;
+    let moved = LabelMap::from_vec(vec![0; 120], elsewhere).expect("120");
+    assert_eq!(transform.invert_label(&moved), Err(TransformError::Place { difference_mm: 4.0 }));
+}
+
+#[test]
+fn padding_for_a_network_is_dropped_on_the_way_back() {
+    let label = smooth_label(Geometry::with_spacing([9, 11, 13], [1.0; 3]));
+    let window = Window::centred(Shape([9, 11, 13]), [16, 16, 16]);
+    let transform = Transform::new(label.geometry()).crop(window).expect("window");
+    let there = transform.apply_label(&label).expect("own grid");
+    assert_eq!(there.shape(), Shape([16, 16, 16]));
+    let ones = LabelMap::from_vec(vec![1; 4096], *there.geometry()).expect("4096");
+    assert_eq!(transform.invert_label(&ones).expect("target grid").histogram()[1], 9 * 11 * 13);
+    assert_eq!(transform.invert_label(&there).expect("target grid"), label);
+}
+
+proptest! {
+    #[test]
+    fn lossless_transforms_restore_everything_inside_the_window(
+        seed: u64, shape in prop::array::uniform3(1_usize..7), orientation in 0_usize..48,
+        start in prop::array::uniform3(-3_i64..5), size in prop::array::uniform3(1_usize..8),
+    ) {
+        let mut noise = Noise(seed);
+        let geometry = Geometry::new(shape, REFERENCE.orientation[orientation].affine);
+        let label = LabelMap::from_vec((0..shape.iter().product()).map(|_| 1 + noise.below(9) as u8).collect(), geometry).expect("fits");
+        let transform = Transform::new(&geometry).canonical().crop(Window { start, shape: size }).expect("window");
+        let there = transform.apply_label(&label).expect("own grid");
+        let back = transform.invert_label(&there).expect("target grid");
+        let kept = back.as_slice().iter().zip(label.as_slice()).filter(|(b, _)| **b != 0);
+        prop_assert!(kept.clone().all(|(b, l)| b == l));
+        prop_assert_eq!(kept.count(), there.as_slice().iter().filter(|v| **v != 0).count());
+    }
+}

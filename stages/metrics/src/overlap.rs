@@ -1,0 +1,54 @@
+//! Overlap metrics of one label, from voxel counts.
+//!
+//! # Empty masks
+//!
+//! | reference | prediction | Dice, IoU | precision | recall |
+//! |---|---|---|---|---|
+//! | empty | empty | NaN | NaN | NaN |
+//! | empty | not | 0 | 0 | NaN |
+//! | not | empty | 0 | NaN | 0 |
+//!
+//! This is nnU-Net's rule. MONAI's `DiceMetric` differs in one row by default: with an empty reference it gives NaN
+//! (`ignore_empty=True`), so that a false organ costs nothing. Averages must leave NaN out and say how many there
+//! were: see [`crate::summary::Summary`].
+
+use crate::confusion::Counts;
+
+/// Dice coefficient `2·TP / (2·TP + FP + FN)`, 0 to 1; NaN when the label is in neither map.
+pub fn dice(counts: &Counts) -> f64 {
+    let twice = 2 * counts.true_positive;
+    ratio(twice, twice + counts.false_positive + counts.false_negative)
+}
+
+/// Intersection over union (Jaccard index) `TP / (TP + FP + FN)`, 0 to 1; NaN when the label is in neither map.
+pub fn iou(counts: &Counts) -> f64 {
+    ratio(counts.true_positive, counts.true_positive + counts.false_positive + counts.false_negative)
+}
+
+/// Precision (positive predictive value) `TP / (TP + FP)`, 0 to 1; NaN when nothing was predicted.
+pub fn precision(counts: &Counts) -> f64 {
+    ratio(counts.true_positive, counts.prediction())
+}
+
+/// Recall (sensitivity) `TP / (TP + FN)`, 0 to 1; NaN when there was nothing to find.
+pub fn recall(counts: &Counts) -> f64 {
+    ratio(counts.true_positive, counts.reference())
+}
+
+/// Specificity `TN / (TN + FP)`, 0 to 1; NaN when the label fills the reference.
+pub fn specificity(counts: &Counts) -> f64 {
+    ratio(counts.true_negative, counts.true_negative + counts.false_positive)
+}
+
+/// Relative volume difference `(prediction − reference) / reference`: positive when too much was predicted; NaN when
+/// there was nothing to find.
+pub fn volume_difference(counts: &Counts) -> f64 {
+    match counts.reference() {
+        0 => f64::NAN,
+        reference => (counts.prediction() as f64 - reference as f64) / reference as f64,
+    }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
+}
