@@ -1,0 +1,333 @@
+//! The CPU backend: fused kernels recorded on dfdx's tape. Owns activations and their gradients as recycled buffers;
+//! parameters and their gradients stay dfdx's.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dfdx::prelude::*;
+
+use super::workspace::{Buffer, Workspace};
+use super::{Act, Backend, Flat, Labels, Recorder, Rows};
+use crate::geometry::{self, Geometry, Window};
+use crate::kernels::{self, Correlation, DiceCe, Isa, Packed, Transposed};
+use crate::loss::LossConfig;
+
+/// Fused kernels on rayon's current pool. The same bits for every thread count and every [`Isa`].
+#[derive(Clone, Debug)]
+pub struct CpuBackend {
+    device: Cpu,
+    isa: Isa,
+    workspace: Workspace,
+}
+
+impl Default for CpuBackend {
+    fn default() -> Self {
+        Self { device: Cpu::default(), isa: Isa::detect(), workspace: Workspace::default() }
+    }
+}
+
+/// Where the gradient of one activation gathers during the backward pass.
+#[derive(Debug, Default)]
+struct Slot(Mutex<Option<Buffer>>);
+
+impl Slot {
+    fn with<R>(&self, act: impl FnOnce(&mut Option<Buffer>) -> R) -> R {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn take(&self) -> Option<Buffer> {
+        self.with(Option::take)
+    }
+
+    /// Adds a contribution; the first one is kept as it is.
+    fn add(&self, contribution: Buffer) {
+        self.with(|held| match held {
+            Some(sum) => kernels::add_assign(sum, &contribution),
+            None => *held = Some(contribution),
+        });
+    }
+}
+
+/// An activation in main memory.
+#[derive(Clone, Debug)]
+pub struct HostValue {
+    data: Arc<Buffer>,
+    /// Absent for a constant: nothing upstream wants its gradient.
+    slot: Option<Arc<Slot>>,
+}
+
+impl CpuBackend {
+    /// Kernels of a chosen instruction set, for tests and measurements; `None` where the processor lacks it.
+    pub fn with_isa(isa: Isa) -> Option<Self> {
+        isa.available().then(|| Self { isa, ..Self::default() })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn values(&self, parameter: &Flat<Cpu>) -> Buffer {
+        let mut values = self.workspace.take(parameter.shape().0);
+        parameter.copy_into(&mut values);
+        values
+    }
+
+    /// A new activation, and the slot its gradient will gather in.
+    fn output(data: Buffer, geometry: Geometry, channels: usize) -> (Act<HostValue>, Arc<Slot>) {
+        let slot = Arc::new(Slot::default());
+        let value = HostValue { data: Arc::new(data), slot: Some(slot.clone()) };
+        (Act { value, geometry, channels }, slot)
+    }
+
+    /// Records `backward`, which gets the gradient of the output; it does not run where nothing reached the output.
+    fn on_backward<T: Recorder<Cpu>>(
+        tape: &mut T,
+        slot: Arc<Slot>,
+        backward: impl FnOnce(Buffer, &mut Gradients<f32, Cpu>) -> Result<(), CpuError> + 'static,
+    ) {
+        tape.add_backward_op(move |gradients| match slot.take() {
+            Some(slope) => backward(slope, gradients),
+            None => Ok(()),
+        });
+    }
+
+    /// Packs weights `[kz·ky][kx·cin][cout]` for a forward pass on this instruction set.
+    fn pack(&self, shape: &Correlation, weights: &[f32]) -> Packed {
+        let depth = shape.kernel[2] * shape.cin;
+        if self.isa == Isa::Avx512 && shape.cout == 8 && shape.kernel[2] > 1 {
+            return kernels::pack_pairs(&self.workspace, weights, depth, shape.stride[2] * shape.cin);
+        }
+        kernels::pack(&self.workspace, weights, depth, shape.cout)
+    }
+
+    /// The slope of a convolution's input.
+    fn conv_data_gradient(&self, shape: &Correlation, weights: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let (cin, cout) = (shape.cin, shape.cout);
+        let taps: usize = shape.kernel.iter().product();
+        let mut turned = self.workspace.take(weights.len());
+        for (tap, from) in weights.chunks_exact(cin * cout).enumerate() {
+            let to = &mut turned[(taps - 1 - tap) * cin * cout..][..cin * cout];
+            for (c, row) in from.chunks_exact(cout).enumerate() {
+                row.iter().enumerate().for_each(|(o, value)| to[o * cin + c] = *value);
+            }
+        }
+        let shape = shape.data_gradient();
+        let packed = self.pack(&shape, &turned);
+        kernels::correlate(self.isa, &self.workspace, &shape, dy, &packed, None, dx);
+    }
+}
+
+impl Backend for CpuBackend {
+    type Device = Cpu;
+    type Value = HostValue;
+
+    fn device(&self) -> &Cpu {
+        &self.device
+    }
+
+    fn lift<T: Recorder<Cpu>>(&self, tape: &mut T, rows: Rows<Cpu>) -> HostValue {
+        let mut data = self.workspace.take(rows.shape().0 * rows.shape().1);
+        rows.copy_into(&mut data);
+        let slot = Arc::new(Slot::default());
+        Self::on_backward(tape, slot.clone(), move |slope, gradients| {
+            let sum = gradients.get_or_alloc_mut(&rows)?;
+            kernels::add_assign(sum, &slope);
+            Ok(())
+        });
+        HostValue { data: Arc::new(data), slot: Some(slot) }
+    }
+
+    fn lower<T: Recorder<Cpu>>(&self, tape: &mut T, x: &Act<HostValue>) -> Rows<Cpu> {
+        let rows = self.device.tensor_from_vec(x.value.data.to_vec(), (x.geometry.rows(), x.channels));
+        if let Some(slot) = x.value.slot.clone() {
+            let (ghost, workspace) = (rows.ghost(), self.workspace.clone());
+            // Recorded before the operations that use `rows`, hence run after all of them.
+            tape.add_backward_op(move |gradients| {
+                slot.add(workspace.take_copy(gradients.get_or_alloc_mut(&ghost)?));
+                Ok(())
+            });
+        }
+        rows
+    }
+
+    fn input(&self, values: Vec<f32>, geometry: Geometry, channels: usize, traced: bool) -> Act<HostValue> {
+        assert_eq!(values.len(), geometry.rows() * channels, "internal error: input length");
+        let data = Arc::new(self.workspace.take_copy(&values));
+        Act { value: HostValue { data, slot: traced.then(Arc::default) }, geometry, channels }
+    }
+
+    fn read(&self, x: &Act<HostValue>) -> Vec<f32> {
+        x.value.data.to_vec()
+    }
+
+    fn gradient(&self, x: &Act<HostValue>, _: &Gradients<f32, Cpu>) -> Vec<f32> {
+        let held = x.value.slot.as_ref().and_then(|slot| slot.with(|held| held.as_ref().map(|sum| sum.to_vec())));
+        held.unwrap_or_else(|| vec![0.0; x.value.data.len()])
+    }
+
+    fn conv<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        weight: &Flat<Cpu>,
+        bias: Option<&Flat<Cpu>>,
+        window: &Window,
+    ) -> Act<HostValue> {
+        let geometry = window.output(x.geometry).expect("the network was checked against its input");
+        let cout = weight.shape().0 / (window.taps() * x.channels);
+        let shape = Correlation::forward(window, x.geometry, geometry, x.channels, cout);
+        let mut y = self.workspace.take(geometry.rows() * cout);
+        let packed = self.pack(&shape, &self.values(weight));
+        let bias_values = bias.map(|bias| self.values(bias));
+        kernels::correlate(self.isa, &self.workspace, &shape, &x.value.data, &packed, bias_values.as_deref(), &mut y);
+        let (out, slot) = Self::output(y, geometry, cout);
+        let (this, x, weight, bias) = (self.clone(), x.value.clone(), weight.clone(), bias.cloned());
+        Self::on_backward(tape, slot, move |dy, gradients| {
+            let packed = kernels::correlate_weight(this.isa, &this.workspace, &shape, &x.data, &dy);
+            kernels::fold_weight_gradient(&packed, cout, gradients.get_or_alloc_mut(&weight)?);
+            if let Some(bias) = &bias {
+                kernels::column_sums(&dy, gradients.get_or_alloc_mut(bias)?);
+            }
+            if let Some(slot) = &x.slot {
+                let mut dx = this.workspace.take(x.data.len());
+                this.conv_data_gradient(&shape, &this.values(&weight), &dy, &mut dx);
+                slot.add(dx);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn transposed_conv<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        weight: &Flat<Cpu>,
+        bias: Option<&Flat<Cpu>>,
+        factor: [usize; 3],
+    ) -> Act<HostValue> {
+        let cout = weight.shape().0 / (factor.iter().product::<usize>() * x.channels);
+        let shape = Transposed { input: x.geometry, factor, cin: x.channels, cout };
+        let geometry = geometry::upsampled(x.geometry, factor);
+        let mut y = self.workspace.take(geometry.rows() * cout);
+        let (weights, bias_values) = (self.values(weight), bias.map(|bias| self.values(bias)));
+        let (isa, data) = (self.isa, &x.value.data);
+        kernels::transposed_forward(isa, &self.workspace, &shape, data, &weights, bias_values.as_deref(), &mut y);
+        let (out, slot) = Self::output(y, geometry, cout);
+        let (this, x, weight, bias) = (self.clone(), x.value.clone(), weight.clone(), bias.cloned());
+        Self::on_backward(tape, slot, move |dy, gradients| {
+            let workspace = &this.workspace;
+            let sums = gradients.get_or_alloc_mut(&weight)?;
+            kernels::transposed_weight_gradient(this.isa, workspace, &shape, &x.data, &dy, sums);
+            if let Some(bias) = &bias {
+                kernels::column_sums(&dy, gradients.get_or_alloc_mut(bias)?);
+            }
+            if let Some(slot) = &x.slot {
+                let mut dx = workspace.take(x.data.len());
+                let weights = this.values(&weight);
+                kernels::transposed_data_gradient(this.isa, workspace, &shape, &dy, &weights, &mut dx);
+                slot.add(dx);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn norm_act<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        scale: &Flat<Cpu>,
+        shift: &Flat<Cpu>,
+        epsilon: f32,
+        slope: f32,
+    ) -> Act<HostValue> {
+        let samples = x.geometry.samples;
+        let (scales, shifts) = (self.values(scale), self.values(shift));
+        let mut y = self.workspace.take(x.value.data.len());
+        let affine = [&*scales, &*shifts];
+        let saved = kernels::norm_act_forward(self.isa, samples, &x.value.data, affine, epsilon, slope, &mut y);
+        let (out, slot) = Self::output(y, x.geometry, x.channels);
+        let (isa, x, scale, shift) = (self.isa, x.value.clone(), scale.clone(), shift.clone());
+        Self::on_backward(tape, slot, move |mut dy, gradients| {
+            let (mut d_scale, mut d_shift) = (vec![0.0; scales.len()], vec![0.0; shifts.len()]);
+            let (affine, sums) = ([&*scales, &*shifts], [&mut *d_scale, &mut *d_shift]);
+            kernels::norm_act_backward(isa, samples, &x.data, affine, slope, &saved, &mut dy, sums);
+            kernels::add_assign(gradients.get_or_alloc_mut(&scale)?, &d_scale);
+            kernels::add_assign(gradients.get_or_alloc_mut(&shift)?, &d_shift);
+            if let Some(slot) = &x.slot {
+                slot.add(dy);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn max_pool<T: Recorder<Cpu>>(&self, tape: &mut T, x: &Act<HostValue>, factor: [usize; 3]) -> Act<HostValue> {
+        let (input, channels) = (x.geometry, x.channels);
+        let geometry = geometry::pooled(input, factor);
+        let mut y = self.workspace.take(geometry.rows() * channels);
+        let mut place = vec![0_u8; y.len()];
+        kernels::max_pool_forward(input, factor, channels, &x.value.data, &mut y, &mut place);
+        let (out, slot) = Self::output(y, geometry, channels);
+        let (workspace, slot_x) = (self.workspace.clone(), x.value.slot.clone());
+        Self::on_backward(tape, slot, move |dy, _| {
+            let Some(slot) = slot_x else { return Ok(()) };
+            slot.with(|held| {
+                let fresh = held.is_none();
+                let dx = held.get_or_insert_with(|| workspace.take(input.rows() * channels));
+                kernels::max_pool_backward(input, factor, channels, &dy, &place, dx, fresh);
+            });
+            Ok(())
+        });
+        out
+    }
+
+    fn concat<T: Recorder<Cpu>>(&self, tape: &mut T, first: &Act<HostValue>, second: &Act<HostValue>) -> Act<HostValue> {
+        let rows = first.geometry.rows();
+        let channels = [first.channels, second.channels];
+        let mut y = self.workspace.take(rows * (channels[0] + channels[1]));
+        kernels::concat([&first.value.data, &second.value.data], channels, &mut y);
+        let (out, slot) = Self::output(y, first.geometry, channels[0] + channels[1]);
+        let slots = [first.value.slot.clone(), second.value.slot.clone()];
+        let workspace = self.workspace.clone();
+        Self::on_backward(tape, slot, move |dy, _| {
+            let mut parts = channels.map(|channels| workspace.take(rows * channels));
+            let [first, second] = &mut parts;
+            kernels::split(&dy, [first, second], channels);
+            for (slot, part) in slots.iter().zip(parts) {
+                if let Some(slot) = slot {
+                    slot.add(part);
+                }
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn dice_ce<T: Recorder<Cpu>>(
+        &self,
+        mut tape: T,
+        logits: &Act<HostValue>,
+        labels: &Labels,
+        config: &LossConfig,
+    ) -> Tensor<(), f32, Cpu, T> {
+        let (geometry, classes) = (logits.geometry, logits.channels);
+        let mut probabilities = self.workspace.take(logits.value.data.len());
+        let loss = DiceCe { config, geometry, classes, labels };
+        let (value, sums) = kernels::dice_ce_forward(&loss, &logits.value.data, &mut probabilities);
+        let value = self.device.tensor(value);
+        let (ghost, slot) = (value.ghost(), logits.value.slot.clone());
+        let (labels, config) = (labels.clone(), config.clone());
+        tape.add_backward_op(move |gradients| {
+            let upstream = gradients.get_or_alloc_mut(&ghost)?[0];
+            let loss = DiceCe { config: &config, geometry, classes, labels: &labels };
+            kernels::dice_ce_backward(&loss, &sums, upstream, &mut probabilities);
+            if let Some(slot) = slot {
+                slot.add(probabilities);
+            }
+            Ok(())
+        });
+        value.put_tape(tape)
+    }
+}

@@ -1,0 +1,4 @@
+//! The crate's one integration-test binary; a module per subject.
+
+mod operations;
+mod support;

@@ -1,0 +1,236 @@
+//! Each operation: fused kernels against the default body of public dfdx operations, gradients against finite
+//! differences, and the same bits on every instruction set and thread count.
+
+use std::sync::Arc;
+
+use dfdx::prelude::*;
+use pipe_nn::{Act, Backend, CpuBackend, Flat, Geometry, Isa, LossConfig, Reference, Window};
+
+use crate::support::{assert_close, bits, geometry, noise};
+
+/// Sums of up to a few hundred products in f32, in another order.
+const REORDERED: f32 = 2e-5;
+
+/// One operation with its parameters, runnable on any backend.
+#[derive(Clone)]
+enum Operation {
+    Conv { window: Window, cout: usize, bias: bool },
+    Transposed { factor: [usize; 3], cout: usize, bias: bool },
+    NormAct,
+    MaxPool { factor: [usize; 3] },
+    Concat { channels: usize },
+    DiceCe(LossConfig),
+}
+
+struct Case {
+    operation: Operation,
+    geometry: Geometry,
+    channels: usize,
+}
+
+/// The output, then the gradient of the input, then those of the parameters.
+type Outcome = Vec<Vec<f32>>;
+
+impl Case {
+    fn input(&self) -> Vec<f32> {
+        noise(1, self.geometry.rows() * self.channels)
+    }
+
+    fn parameters(&self) -> Vec<Vec<f32>> {
+        let lengths = match &self.operation {
+            Operation::Conv { window, cout, bias } => {
+                vec![window.taps() * self.channels * cout, if *bias { *cout } else { 0 }]
+            }
+            Operation::Transposed { factor, cout, bias } => {
+                let taps: usize = factor.iter().product();
+                vec![taps * self.channels * cout, if *bias { *cout } else { 0 }]
+            }
+            Operation::NormAct => vec![self.channels, self.channels],
+            Operation::Concat { channels } => vec![self.geometry.rows() * channels],
+            Operation::MaxPool { .. } | Operation::DiceCe(_) => vec![],
+        };
+        lengths.into_iter().filter(|n| *n > 0).enumerate().map(|(k, n)| noise(k as u64 + 2, n)).collect()
+    }
+
+    fn labels(&self) -> Arc<[u8]> {
+        let classes = self.channels as f32;
+        let draws = noise(9, self.geometry.rows());
+        // One voxel in sixteen counts nowhere.
+        draws.iter().enumerate().map(|(i, v)| if i % 16 == 5 { 255 } else { ((v + 1.0) / 2.0 * classes) as u8 }).collect()
+    }
+
+    /// Runs forward, takes `Σ output · noise` (the loss itself for a loss) and goes back.
+    fn run<B: Backend>(&self, backend: &B) -> Outcome {
+        self.run_at(backend, &self.input(), &self.parameters()).1
+    }
+
+    fn run_at<B: Backend>(&self, backend: &B, input: &[f32], parameters: &[Vec<f32>]) -> (f32, Outcome) {
+        let device = backend.device();
+        let parameters: Vec<Flat<B::Device>> =
+            parameters.iter().map(|values| device.tensor_from_vec(values.clone(), (values.len(),))).collect();
+        let x = backend.input(input.to_vec(), self.geometry, self.channels, true);
+        let mut tape = OwnedTape::default();
+        let mut second = None;
+        let y = match &self.operation {
+            Operation::Conv { window, .. } => {
+                backend.conv(&mut tape, &x, &parameters[0], parameters.get(1), window)
+            }
+            Operation::Transposed { factor, .. } => {
+                backend.transposed_conv(&mut tape, &x, &parameters[0], parameters.get(1), *factor)
+            }
+            Operation::NormAct => backend.norm_act(&mut tape, &x, &parameters[0], &parameters[1], 1e-5, 0.01),
+            Operation::MaxPool { factor } => backend.max_pool(&mut tape, &x, *factor),
+            Operation::Concat { channels } => {
+                let other = backend.input(parameters[0].as_vec(), self.geometry, *channels, true);
+                let joined = backend.concat(&mut tape, &x, &other);
+                second = Some(other);
+                joined
+            }
+            Operation::DiceCe(config) => {
+                let loss = backend.dice_ce(tape, &x, &self.labels(), config);
+                let value: f32 = loss.as_vec()[0];
+                let gradients = loss.backward();
+                return (value, vec![vec![value], backend.gradient(&x, &gradients)]);
+            }
+        };
+        let values = backend.read(&y);
+        let weights = noise(7, values.len());
+        let total = values.iter().zip(&weights).map(|(a, b)| a * b).sum();
+        let gradients = weighted_backward(backend, tape, &y, weights);
+        let mut outcome = vec![values, backend.gradient(&x, &gradients)];
+        match second {
+            Some(other) => outcome.push(backend.gradient(&other, &gradients)),
+            None => outcome.extend(parameters.iter().map(|p| gradients.get(p).as_vec())),
+        }
+        (total, outcome)
+    }
+}
+
+/// Goes back from `Σ y · weights`.
+fn weighted_backward<B: Backend>(
+    backend: &B,
+    mut tape: OwnedTape<f32, B::Device>,
+    y: &Act<B::Value>,
+    weights: Vec<f32>,
+) -> Gradients<f32, B::Device> {
+    let rows = backend.lower(&mut tape, y);
+    let weights = backend.device().tensor_from_vec(weights, *rows.shape());
+    (rows.put_tape(tape) * weights).sum::<(), Axes2<0, 1>>().backward()
+}
+
+fn isas() -> impl Iterator<Item = CpuBackend> {
+    [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter_map(CpuBackend::with_isa)
+}
+
+/// Runs with a pool of `threads`.
+fn with_threads<R: Send>(threads: usize, run: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+}
+
+#[track_caller]
+fn check(operation: Operation, geometry: Geometry, channels: usize) {
+    let case = Case { operation, geometry, channels };
+    let expected = case.run(&Reference::<Cpu>::default());
+    let found = case.run(&CpuBackend::default());
+    assert_eq!(found.len(), expected.len());
+    for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert_close(&format!("part {part}"), found, expected, REORDERED);
+    }
+    for backend in isas() {
+        let name = backend.isa();
+        for threads in [1, 2, 4] {
+            let (case, backend) = (&case, backend.clone());
+            let outcome = with_threads(threads, move || case.run(&backend));
+            for (part, (a, b)) in outcome.iter().zip(&found).enumerate() {
+                assert_eq!(bits(a), bits(b), "part {part} on {name:?} with {threads} threads");
+            }
+        }
+    }
+}
+
+fn same(kernel: [usize; 3]) -> Window {
+    Window::same(kernel)
+}
+
+#[test]
+fn a_convolution_equals_its_definition_in_3d() {
+    let conv = |cout, bias| Operation::Conv { window: same([3; 3]), cout, bias };
+    check(conv(8, false), geometry(2, [4, 5, 6]), 8);
+    check(conv(8, false), geometry(1, [3, 4, 7]), 1);
+    check(conv(8, true), geometry(1, [5, 3, 9]), 16);
+    check(conv(16, false), geometry(2, [6, 4, 12]), 8);
+    check(conv(32, true), geometry(1, [3, 4, 10]), 16);
+    check(conv(24, true), geometry(1, [2, 3, 13]), 3);
+    check(conv(3, true), geometry(2, [2, 2, 2]), 5);
+    check(conv(40, false), geometry(1, [1, 1, 1]), 4);
+}
+
+#[test]
+fn a_convolution_equals_its_definition_in_2d() {
+    let conv = |cout, bias| Operation::Conv { window: same([1, 3, 3]), cout, bias };
+    check(conv(16, false), geometry(3, [1, 8, 12]), 1);
+    check(conv(8, false), geometry(3, [1, 7, 11]), 8);
+    check(conv(64, true), geometry(2, [1, 5, 3]), 32);
+}
+
+#[test]
+fn a_pointwise_convolution_equals_its_definition() {
+    let conv = |cout, bias| Operation::Conv { window: same([1; 3]), cout, bias };
+    check(conv(3, true), geometry(2, [3, 4, 5]), 8);
+    check(conv(8, false), geometry(1, [16, 16, 17]), 3);
+    check(conv(16, true), geometry(1, [2, 3, 7]), 20);
+}
+
+#[test]
+fn windows_with_strides_and_uneven_kernels_equal_their_definition() {
+    let conv = |kernel, stride, padding, cout| Operation::Conv {
+        window: Window { kernel, stride, padding },
+        cout,
+        bias: true,
+    };
+    check(conv([3; 3], [2; 3], [1; 3], 8), geometry(2, [5, 6, 7]), 8);
+    check(conv([3; 3], [2, 1, 3], [1; 3], 16), geometry(1, [4, 5, 10]), 4);
+    check(conv([1, 5, 2], [1, 2, 1], [0, 2, 0], 8), geometry(1, [3, 9, 8]), 2);
+    check(conv([2; 3], [2; 3], [0; 3], 8), geometry(1, [5, 4, 6]), 3);
+    check(conv([3, 1, 1], [1; 3], [1, 0, 0], 8), geometry(1, [4, 3, 5]), 8);
+}
+
+#[test]
+fn a_transposed_convolution_equals_its_definition() {
+    let up = |factor, cout, bias| Operation::Transposed { factor, cout, bias };
+    check(up([2; 3], 8, true), geometry(2, [2, 3, 4]), 16);
+    check(up([1, 2, 2], 16, true), geometry(3, [1, 4, 5]), 32);
+    check(up([2, 1, 3], 3, false), geometry(1, [2, 3, 5]), 4);
+}
+
+#[test]
+fn norm_and_activation_equal_their_definition() {
+    check(Operation::NormAct, geometry(2, [4, 5, 6]), 8);
+    check(Operation::NormAct, geometry(3, [1, 7, 9]), 16);
+    check(Operation::NormAct, geometry(1, [3, 3, 3]), 5);
+    check(Operation::NormAct, geometry(2, [13, 15, 21]), 24);
+}
+
+#[test]
+fn max_pooling_equals_its_definition() {
+    check(Operation::MaxPool { factor: [2; 3] }, geometry(2, [4, 6, 8]), 8);
+    check(Operation::MaxPool { factor: [1, 2, 2] }, geometry(2, [1, 6, 4]), 16);
+    check(Operation::MaxPool { factor: [2, 3, 1] }, geometry(2, [5, 7, 3]), 11);
+}
+
+#[test]
+fn joining_channels_equals_its_definition() {
+    check(Operation::Concat { channels: 8 }, geometry(2, [3, 4, 5]), 8);
+    check(Operation::Concat { channels: 3 }, geometry(1, [2, 2, 2]), 5);
+}
+
+#[test]
+fn the_loss_equals_its_definition() {
+    for batch_dice in [false, true] {
+        for dice_includes_background in [false, true] {
+            let config = LossConfig { batch_dice, dice_includes_background, smooth: 1e-3 };
+            check(Operation::DiceCe(config), geometry(2, [5, 6, 7]), 3);
+        }
+    }
+    check(Operation::DiceCe(LossConfig::default()), geometry(2, [17, 16, 17]), 2);
+}
