@@ -1,1 +1,11 @@
-#[test] fn placeholder() {}
+//! The one test binary of the engine: every module of this folder, each about one theme, against the built `pipe`.
+
+mod architecture;
+mod cli;
+mod errors;
+mod faults;
+mod golden;
+mod overrides;
+mod running;
+mod space;
+mod together;

@@ -1,0 +1,184 @@
+//! The command line: one file per subcommand, each calling the library.
+
+mod check;
+mod doctor;
+mod graph;
+mod list;
+mod run;
+mod schema;
+mod stages;
+mod status;
+mod why;
+
+use crate::console;
+use crate::pipeline::{Overrides, Pipeline};
+use crate::plan::Plan;
+use crate::problem::Problems;
+use clap::{Args, Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+/// Declarative pipelines with content-hashed, cached stages for medical-image deep learning.
+#[derive(Debug, Parser)]
+#[command(name = "pipe", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    /// Work in this folder instead of the current one
+    #[arg(short = 'C', long = "directory", value_name = "DIR", global = true)]
+    directory: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Why(why::WhyArgs),
+    Graph(graph::GraphArgs),
+    List(list::ListArgs),
+    Stages(stages::StagesArgs),
+    Schema(schema::SchemaArgs),
+    Check(check::CheckArgs),
+    Doctor(doctor::DoctorArgs),
+}
+
+/// The pipeline and the values that override its params.
+#[derive(Debug, Args)]
+pub(crate) struct PipelineArgs {
+    /// Pipeline file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Override a param of the pipeline; the value is YAML
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Override params by those in this YAML file
+    #[arg(long = "params", value_name = "FILE")]
+    pub(crate) params: Vec<PathBuf>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE, e.g. --set epochs=5".into()),
+    }
+}
+
+/// Why a command ended without doing its work.
+#[derive(Debug, Error)]
+pub(crate) enum CliError {
+    /// The pipeline file is wrong.
+    #[error(transparent)]
+    Problems(#[from] Problems),
+    /// An argument is wrong.
+    #[error("{message}\n  help: {help}")]
+    Usage { message: String, help: String },
+    /// The machine or the cache failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    pub(crate) fn usage(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), help: help.into() }
+    }
+
+    pub(crate) fn failed(error: &dyn std::error::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(inner) = cause {
+            text.push_str(&format!(": {inner}"));
+            cause = inner.source();
+        }
+        Self::Failed(text)
+    }
+}
+
+pub(crate) const OK: u8 = 0;
+pub(crate) const STAGE_FAILED: u8 = 1;
+pub(crate) const USER_ERROR: u8 = 2;
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Runs the command that the arguments name and returns the exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for and go to stdout; clap knows which is which.
+            let _ = error.print();
+            return if error.use_stderr() { USER_ERROR } else { OK };
+        }
+    };
+    let result = enter(cli.directory.as_deref()).and_then(|()| match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Why(args) => why::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Stages(args) => stages::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+    });
+    match result {
+        Ok(code) => code,
+        Err(CliError::Problems(problems)) => {
+            console::hint(problems.render(console::color()).trim_end());
+            USER_ERROR
+        }
+        Err(error @ CliError::Usage { .. }) => {
+            console::error(error);
+            USER_ERROR
+        }
+        Err(error @ CliError::Failed(_)) => {
+            console::error(error);
+            STAGE_FAILED
+        }
+    }
+}
+
+fn enter(directory: Option<&Path>) -> Result<(), CliError> {
+    let Some(directory) = directory else { return Ok(()) };
+    std::env::set_current_dir(directory).map_err(|error| {
+        CliError::usage(format!("cannot work in `{}`: {error}", directory.display()), "name an existing folder after -C")
+    })
+}
+
+/// Reads and plans a pipeline file.
+pub(crate) fn load(args: &PipelineArgs) -> Result<Plan, CliError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| {
+            let help = match error.kind() {
+                std::io::ErrorKind::NotFound => "check the path; pipelines are YAML files such as pipelines/decathlon.yaml",
+                _ => "a pipeline is a readable UTF-8 text file",
+            };
+            CliError::usage(format!("cannot read `{}`: {error}", path.display()), help)
+        })
+    };
+    let text = read(&args.file)?;
+    let mut files = Vec::new();
+    for path in &args.params {
+        files.push((path.clone(), read(path)?));
+    }
+    // Variables that are not text cannot be used in a text file and are left out.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let overrides = Overrides { set: args.set.clone(), files, environment };
+    Ok(Plan::new(&Pipeline::parse(&args.file, &text, &overrides)?)?)
+}
+
+/// The stages that the patterns name; an error names the pattern that names none.
+pub(crate) fn targets(plan: &Plan, patterns: &[String]) -> Result<Vec<petgraph::graph::NodeIndex>, CliError> {
+    let mut nodes = Vec::new();
+    for pattern in patterns {
+        let found = plan.matching(pattern);
+        if found.is_empty() {
+            let names: std::collections::BTreeSet<_> =
+                plan.stages().map(|(_, planned)| planned.id.base.clone()).collect();
+            let help = crate::problem::suggest(pattern, names.iter().map(String::as_str), "stages");
+            return Err(CliError::usage(format!("`{pattern}` names no stage of {}", plan.file.display()), help));
+        }
+        nodes.extend(found);
+    }
+    Ok(nodes)
+}

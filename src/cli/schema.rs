@@ -1,0 +1,14 @@
+//! `pipe schema`: the JSON Schema of pipeline files.
+
+use super::{CliError, OK};
+use crate::{console, schema::pipeline_schema};
+use clap::Args;
+
+/// Print the JSON Schema of pipeline files, for editors
+#[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {}
+
+pub(crate) fn run(_: &SchemaArgs) -> Result<u8, CliError> {
+    console::data_line(format!("{:#}", pipeline_schema()));
+    Ok(OK)
+}

@@ -1,0 +1,52 @@
+//! All that happens in a run, as values. The console, the trace and tests read the same events.
+
+use pipe_stages::context::StageEvent;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Something that happened in a run.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// `stages` are wanted by this run.
+    Started { stages: usize },
+    /// The result was in the cache.
+    Cached { stage: String },
+    /// A stage must run; nothing runs in a dry run.
+    WouldRun { stage: String, reasons: Vec<String> },
+    /// Whether a stage must run depends on what the stages before it will make.
+    MightRun { stage: String, because: String },
+    Running { stage: String, threads: usize, reasons: Vec<String> },
+    /// A running stage tells how far it is, warns or notes.
+    Stage { stage: String, event: StageEvent },
+    Done { stage: String, report: StageReport },
+    Failed { stage: String, error: String, elapsed: Duration },
+    /// Stopped because the user asked for it.
+    Interrupted { stage: String, elapsed: Duration },
+    /// Not run because of `because`.
+    Skipped { stage: String, because: String },
+    /// Something about the cache or the run that the user should know.
+    Warning(String),
+    Ended(Totals),
+}
+
+/// What a stage that ran reports beside its outputs.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct StageReport {
+    pub elapsed: Duration,
+    /// Items made and items taken from the cache inside the stage.
+    pub items_made: usize,
+    pub items_reused: usize,
+    pub facts: BTreeMap<String, serde_json::Value>,
+    /// Outputs are byte for byte those of the run before.
+    pub unchanged: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    pub ran: usize,
+    pub cached: usize,
+    pub failed: usize,
+    pub skipped: usize,
+    pub interrupted: bool,
+}

@@ -1,0 +1,114 @@
+//! Files outside of the cache that stages read: hashed for the key, found again by content, checked afterwards.
+
+use crate::plan::PlannedStage;
+use pipe_cache::{Cache, CacheError, Digest, ExternalRecord, Listing, StatCache};
+use pipe_stages::artifact::External;
+use pipe_stages::context::{ExternalFile, ExternalFiles};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The hashed external files of one stage.
+#[derive(Debug, Default, Clone)]
+pub struct Externals {
+    /// Name in the manifest → what was listed. A declaration with parts has one entry a part.
+    listings: Vec<(String, Arc<Listing>)>,
+    files: BTreeMap<String, ExternalFiles>,
+}
+
+impl Externals {
+    /// Hashes what the stage declared; unchanged files are known by their stat.
+    pub fn read(planned: &PlannedStage, cache: &Cache, stats: &StatCache) -> Result<Self, CacheError> {
+        let mut externals = Self::default();
+        for external in &planned.ports.externals {
+            externals.add(external, cache, stats)?;
+        }
+        Ok(externals)
+    }
+
+    fn add(&mut self, external: &External, cache: &Cache, stats: &StatCache) -> Result<(), CacheError> {
+        let whole = [PathBuf::new()];
+        let parts = if external.parts.is_empty() { whole.as_slice() } else { &external.parts };
+        let mut files = Vec::new();
+        for part in parts {
+            let path = if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
+            if !external.parts.is_empty() && !path.exists() {
+                continue;
+            }
+            let listing = Listing::read(&path, &cache.layout, stats)?;
+            // A file is listed by its name, the files of a folder relative to it.
+            let folder = if path.is_file() { part.parent().unwrap_or(Path::new("")) } else { part };
+            files.extend(listing.entries.iter().map(|entry| ExternalFile {
+                path: slashed(&folder.join(&entry.path)),
+                digest: entry.digest,
+                size: entry.size,
+            }));
+            let name = if part.as_os_str().is_empty() {
+                external.name.to_owned()
+            } else {
+                format!("{}/{}", external.name, slashed(part))
+            };
+            self.listings.push((name, Arc::new(listing)));
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        let root = if external.path.is_file() {
+            external.path.parent().unwrap_or(Path::new("")).to_owned()
+        } else {
+            external.path.clone()
+        };
+        self.files.insert(external.name.to_owned(), ExternalFiles { root, files });
+        Ok(())
+    }
+
+    pub fn manifest_records(&self) -> BTreeMap<String, ExternalRecord> {
+        let record = |listing: &Listing| ExternalRecord { digest: listing.tree_digest() };
+        self.listings.iter().map(|(name, listing)| (name.clone(), record(listing))).collect()
+    }
+
+    /// Keeps the listings, so that a later run can tell which file changed.
+    pub fn store(&self, cache: &Cache) -> Result<(), CacheError> {
+        self.listings.iter().try_for_each(|(_, listing)| listing.store(&cache.store).map(|_| ()))
+    }
+
+    /// Paths that are no longer as they were hashed.
+    pub fn moved(&self, cache: &Cache) -> Result<Vec<String>, CacheError> {
+        let mut moved = Vec::new();
+        for (name, listing) in &self.listings {
+            moved.extend(listing.moved(&cache.layout)?.into_iter().map(|path| format!("{name}: {path}")));
+        }
+        Ok(moved)
+    }
+
+    pub fn files(&self) -> &BTreeMap<String, ExternalFiles> {
+        &self.files
+    }
+}
+
+fn slashed(path: &Path) -> String {
+    path.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("/")
+}
+
+/// Where files can be read, by their content: external files of this run, else objects of the cache.
+#[derive(Debug, Default)]
+pub struct Sources {
+    paths: Mutex<HashMap<Digest, PathBuf>>,
+}
+
+impl Sources {
+    pub fn add(&self, externals: &Externals) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        for files in externals.files.values() {
+            for file in &files.files {
+                paths.insert(file.digest, files.root.join(&file.path));
+            }
+        }
+    }
+
+    /// A file that holds exactly this content now.
+    pub fn find(&self, digest: &Digest, cache: &Cache, stats: &StatCache) -> Option<PathBuf> {
+        let external = self.paths.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let unchanged = |path: &PathBuf| stats.digest_file(path).is_ok_and(|hashed| hashed.digest == *digest);
+        let stored = || cache.store.contains(digest).then(|| cache.store.object_path(digest));
+        external.filter(unchanged).or_else(stored)
+    }
+}

@@ -1,0 +1,175 @@
+//! A plan as a picture: tree, DOT, Mermaid or JSON. Knows how to draw, not how states come about.
+
+use crate::plan::Plan;
+use petgraph::graph::NodeIndex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// What a run would do with a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    Cached,
+    /// It would run.
+    Stale,
+    /// It may run, depending on what the stages before it make.
+    Unsure,
+}
+
+impl Standing {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Stale => "stale",
+            Self::Unsure => "unsure",
+        }
+    }
+}
+
+/// A box of the picture: one stage, or all stages of one matrix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    pub label: String,
+    pub kind: &'static str,
+    pub standings: BTreeMap<Standing, usize>,
+}
+
+/// What is drawn.
+#[derive(Debug, Clone, Default)]
+pub struct Picture {
+    pub shapes: Vec<Shape>,
+    /// From, to, what flows.
+    pub edges: BTreeSet<(usize, usize, String)>,
+}
+
+impl Picture {
+    /// With `expand` every stage has a box of its own; else the stages of a matrix share one.
+    pub fn new(plan: &Plan, standings: &BTreeMap<NodeIndex, Standing>, expand: bool) -> Self {
+        let mut picture = Self::default();
+        let mut at: BTreeMap<NodeIndex, usize> = BTreeMap::new();
+        let mut by_base: BTreeMap<&str, usize> = BTreeMap::new();
+        for (node, planned) in plan.stages() {
+            let shared = if expand { None } else { by_base.get(planned.id.base.as_str()).copied() };
+            let shape = shared.unwrap_or_else(|| {
+                let count = plan.stages().filter(|(_, other)| other.id.base == planned.id.base).count();
+                let collapsed = !expand && !planned.id.axes.is_empty();
+                let label =
+                    if collapsed { format!("{} ×{count}", planned.id.base) } else { planned.id.to_string() };
+                let kind = planned.stage.kind();
+                picture.shapes.push(Shape { label, kind, standings: BTreeMap::new() });
+                picture.shapes.len() - 1
+            });
+            by_base.insert(&planned.id.base, shape);
+            at.insert(node, shape);
+            if let Some(standing) = standings.get(&node) {
+                *picture.shapes[shape].standings.entry(*standing).or_default() += 1;
+            }
+        }
+        for (node, _) in plan.stages() {
+            for (source, edge) in plan.inputs(node) {
+                picture.edges.insert((at[&source], at[&node], edge.input.clone()));
+            }
+        }
+        picture
+    }
+
+    /// Stages that nothing reads, each with what it needs below it. A repeated part is drawn once.
+    pub fn tree(&self) -> String {
+        let mut text = String::new();
+        let mut drawn = BTreeSet::new();
+        for root in (0..self.shapes.len()).filter(|&shape| self.edges.iter().all(|(from, ..)| *from != shape)) {
+            self.branch(root, "", "", &mut drawn, &mut text);
+        }
+        text
+    }
+
+    fn branch(&self, shape: usize, first: &str, rest: &str, drawn: &mut BTreeSet<usize>, text: &mut String) {
+        let needs: BTreeSet<usize> = self.edges.iter().filter(|edge| edge.1 == shape).map(|edge| edge.0).collect();
+        let repeated = !drawn.insert(shape) && !needs.is_empty();
+        let Shape { label, kind, .. } = &self.shapes[shape];
+        let uses = if label == kind { String::new() } else { format!(" ({kind})") };
+        let standing = self.standing(shape).map(|standing| format!("  {standing}")).unwrap_or_default();
+        let _ = writeln!(text, "{first}{label}{uses}{standing}{}", if repeated { "  ↑ shown above" } else { "" });
+        if repeated {
+            return;
+        }
+        let last = needs.len().saturating_sub(1);
+        for (at, need) in needs.into_iter().rev().enumerate() {
+            let (branch, below) = if at == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
+            self.branch(need, &format!("{rest}{branch}"), &format!("{rest}{below}"), drawn, text);
+        }
+    }
+
+    fn standing(&self, shape: usize) -> Option<String> {
+        let standings = &self.shapes[shape].standings;
+        let total: usize = standings.values().sum();
+        let parts: Vec<_> = standings
+            .iter()
+            .map(|(standing, count)| {
+                if *count == total { standing.word().to_owned() } else { format!("{count} {}", standing.word()) }
+            })
+            .collect();
+        (total > 0).then(|| format!("[{}]", parts.join(", ")))
+    }
+
+    /// The worst standing colours the box.
+    fn color(&self, shape: usize) -> &'static str {
+        match self.shapes[shape].standings.keys().next_back() {
+            Some(Standing::Cached) => "#d5e8d4",
+            Some(Standing::Stale | Standing::Unsure) => "#ffe6cc",
+            None => "#ffffff",
+        }
+    }
+
+    pub fn dot(&self) -> String {
+        let mut text = "digraph pipeline {\n  rankdir=LR;\n  node [shape=box, style=\"rounded,filled\", \
+                        fontname=\"sans-serif\"];\n"
+            .to_owned();
+        for (at, shape) in self.shapes.iter().enumerate() {
+            let label = quoted(&format!("{}\\n{}", shape.label, shape.kind));
+            let _ = writeln!(text, "  s{at} [label={label}, fillcolor=\"{}\"];", self.color(at));
+        }
+        for (from, to, input) in &self.edges {
+            let _ = writeln!(text, "  s{from} -> s{to} [label={}, fontsize=9];", quoted(input));
+        }
+        text + "}\n"
+    }
+
+    pub fn mermaid(&self) -> String {
+        let mut text = "flowchart LR\n".to_owned();
+        for (at, shape) in self.shapes.iter().enumerate() {
+            let _ = writeln!(text, "  s{at}[\"{}\"]", shape.label.replace('"', "#quot;"));
+            if !shape.standings.is_empty() {
+                let _ = writeln!(text, "  style s{at} fill:{}", self.color(at));
+            }
+        }
+        let pairs: BTreeSet<_> = self.edges.iter().map(|(from, to, _)| (from, to)).collect();
+        for (from, to) in pairs {
+            let _ = writeln!(text, "  s{from} --> s{to}");
+        }
+        text
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        let stages: Vec<_> = self
+            .shapes
+            .iter()
+            .map(|shape| {
+                let states: BTreeMap<_, _> =
+                    shape.standings.iter().map(|(standing, count)| (standing.word(), count)).collect();
+                serde_json::json!({ "name": shape.label, "kind": shape.kind, "states": states })
+            })
+            .collect();
+        let edges: Vec<_> = self
+            .edges
+            .iter()
+            .map(|(from, to, input)| {
+                serde_json::json!({ "from": self.shapes[*from].label, "to": self.shapes[*to].label, "input": input })
+            })
+            .collect();
+        serde_json::json!({ "stages": stages, "edges": edges })
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\\\""))
+}

@@ -1,0 +1,24 @@
+//! Ctrl-C and SIGTERM: the first asks everything to stop, the second ends the process.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Exit code of a process that was interrupted.
+const INTERRUPTED: i32 = 130;
+
+/// Takes over the signals. A second call has no effect.
+pub fn install() {
+    let handler = || {
+        if ASKED.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED);
+        }
+    };
+    // Only a handler installed before can make this fail, and then it is this one.
+    let _ = ctrlc::try_set_handler(handler);
+}
+
+/// Whether the user asked to stop.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}

@@ -1,0 +1,310 @@
+//! A pipeline file as written: names, references and untyped parameters, each with its node. Nothing is resolved
+//! here but `params:`.
+
+use crate::params::Scope;
+use crate::problem::{At, Problem, Problems, suggest};
+use crate::yaml::{self, Key, Node, NodeId, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A pipeline file as written.
+#[derive(Debug, Clone)]
+pub struct Pipeline {
+    pub name: String,
+    /// The file, as it was named by the user.
+    pub file: PathBuf,
+    pub text: String,
+    pub scope: Scope,
+    /// Used by seeded stages that have none of their own.
+    pub seed: Node,
+    pub stages: Vec<StageDecl>,
+}
+
+/// One entry under `stages:`.
+#[derive(Debug, Clone)]
+pub struct StageDecl {
+    pub name: Key,
+    pub uses: Node,
+    /// Parameters, a mapping or nothing.
+    pub with: Node,
+    pub inputs: Vec<(Key, Vec<Node>)>,
+    pub matrix: Option<Node>,
+    pub seed: Option<Node>,
+    pub resources: Option<Node>,
+}
+
+/// Values that win over those of the file.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--set NAME=VALUE`, in the order given.
+    pub set: Vec<(String, String)>,
+    /// `--params FILE`: path and text, in the order given.
+    pub files: Vec<(PathBuf, String)>,
+    pub environment: BTreeMap<String, String>,
+}
+
+/// Environment variables with this prefix set the param named after it: `PIPE_PARAM_folds=3`.
+pub const PARAM_PREFIX: &str = "PIPE_PARAM_";
+
+const TOP_KEYS: [&str; 5] = ["name", "description", "params", "seed", "stages"];
+const STAGE_KEYS: [&str; 7] = ["uses", "description", "in", "with", "matrix", "seed", "resources"];
+
+impl Pipeline {
+    /// Reads a pipeline file's text.
+    pub fn parse(file: &Path, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
+        let shown = file.display().to_string();
+        let fail = |problems| Problems::new(&shown, text, problems);
+        let root = yaml::parse(text).map_err(|error| fail(vec![syntax_problem(&error)]))?;
+        let mut reader = Reader::default();
+        let pipeline = reader.pipeline(&root, file, text, overrides);
+        match pipeline {
+            Some(pipeline) if reader.problems.is_empty() => Ok(pipeline),
+            _ => Err(fail(reader.problems)),
+        }
+    }
+}
+
+fn syntax_problem(error: &yaml::SyntaxError) -> Problem {
+    Problem {
+        message: format!("this is not YAML: {}", error.message),
+        label: "here".into(),
+        help: "check the indentation, quotes and brackets around this place".into(),
+        at: At::Byte(error.at),
+    }
+}
+
+#[derive(Default)]
+struct Reader {
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn pipeline(&mut self, root: &Node, file: &Path, text: &str, overrides: &Overrides) -> Option<Pipeline> {
+        let top = self.map(root, "a pipeline file", &TOP_KEYS)?;
+        let name = match top.get("name") {
+            Some(node) => self.word(node, "name").unwrap_or_default(),
+            None => file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
+        };
+        let scope = self.scope(top.get("params").copied(), overrides);
+        let seed = top.get("seed").map_or_else(|| Node::scalar("0"), |node| scope.fill(node, &mut self.problems));
+        let Some(stages) = top.get("stages") else {
+            self.problems.push(
+                Problem::new(root.id, "a pipeline needs `stages:`")
+                    .help("add `stages:` with one entry per stage, e.g. `cases: { uses: import, with: { from: data } }`"),
+            );
+            return None;
+        };
+        let Value::Map(entries) = &stages.value else {
+            let message = format!("`stages` must be a mapping from names to stages, not {}", stages.describe());
+            self.problems.push(Problem::new(stages.id, message));
+            return None;
+        };
+        if entries.is_empty() {
+            self.problems.push(Problem::new(stages.id, "`stages` is empty"));
+        }
+        let mut first: BTreeMap<&str, NodeId> = BTreeMap::new();
+        let mut declared = Vec::new();
+        for (key, node) in entries {
+            if first.insert(&key.text, key.id).is_some() {
+                let message = format!("two stages are named `{}`", key.text);
+                self.problems.push(
+                    Problem::new(key.id, message).label("this one again").help("give one of them another name"),
+                );
+                continue;
+            }
+            self.stage_name(key);
+            declared.extend(self.stage(key, node));
+        }
+        Some(Pipeline { name, file: file.to_owned(), text: text.to_owned(), scope, seed, stages: declared })
+    }
+
+    fn stage_name(&mut self, key: &Key) {
+        let fits = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+        if key.text.is_empty() || !key.text.chars().all(fits) {
+            let message = format!("`{}` cannot name a stage", key.text);
+            self.problems.push(Problem::new(key.id, message).help("use letters, digits, `_` and `-`"));
+        }
+    }
+
+    fn stage(&mut self, key: &Key, node: &Node) -> Option<StageDecl> {
+        let what = format!("stage `{}`", key.text);
+        let fields = self.map(node, &what, &STAGE_KEYS)?;
+        let Some(uses) = fields.get("uses") else {
+            let help = "add `uses: KIND`; `pipe stages` lists the kinds";
+            self.problems.push(Problem::new(key.id, format!("{what} does not say what it uses")).help(help));
+            return None;
+        };
+        let nothing = Node { id: key.id, value: Value::Null };
+        Some(StageDecl {
+            name: key.clone(),
+            uses: (*uses).clone(),
+            with: fields.get("with").map_or(nothing, |node| (*node).clone()),
+            inputs: fields.get("in").map(|node| self.inputs(node, &what)).unwrap_or_default(),
+            matrix: fields.get("matrix").map(|node| (*node).clone()),
+            seed: fields.get("seed").map(|node| (*node).clone()),
+            resources: fields.get("resources").map(|node| (*node).clone()),
+        })
+    }
+
+    fn inputs(&mut self, node: &Node, what: &str) -> Vec<(Key, Vec<Node>)> {
+        let Value::Map(pairs) = &node.value else {
+            let message = format!("`in` of {what} must map input names to stages, not {}", node.describe());
+            self.problems.push(Problem::new(node.id, message).help("write `in: { cases: STAGE }`"));
+            return Vec::new();
+        };
+        self.unique_keys(pairs, what);
+        pairs
+            .iter()
+            .map(|(key, value)| match &value.value {
+                Value::List(items) => (key.clone(), items.clone()),
+                _ => (key.clone(), vec![value.clone()]),
+            })
+            .collect()
+    }
+
+    fn scope(&mut self, params: Option<&Node>, overrides: &Overrides) -> Scope {
+        let mut scope = Scope { environment: overrides.environment.clone(), ..Scope::default() };
+        let declared = params.map(|node| self.pairs(node, "`params`")).unwrap_or_default();
+        for (key, node) in declared {
+            // Text of the file may use params above it and the environment.
+            let node = self.override_for(&key.text, overrides).unwrap_or_else(|| node.clone());
+            let filled = scope.fill(&node, &mut self.problems);
+            scope.params.insert(key.text.clone(), filled);
+        }
+        self.unknown_overrides(&scope, overrides);
+        scope
+    }
+
+    /// The command line wins over files, files over the environment.
+    fn override_for(&mut self, name: &str, overrides: &Overrides) -> Option<Node> {
+        let environment = overrides.environment.get(&format!("{PARAM_PREFIX}{name}"));
+        let mut text = environment.map(String::as_str);
+        let mut found = None;
+        for (path, content) in &overrides.files {
+            if let Some(node) = self.params_file(path, content).into_iter().find(|(key, _)| key.text == name) {
+                found = Some(node.1);
+                text = None;
+            }
+        }
+        if let Some((_, value)) = overrides.set.iter().rev().find(|(set, _)| set == name) {
+            text = Some(value);
+            found = None;
+        }
+        match text {
+            Some(text) => match yaml::parse(text) {
+                Ok(node) => Some(nowhere(node)),
+                Err(error) => {
+                    let message = format!("the value `{text}` for `{name}` is not YAML: {}", error.message);
+                    self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                    None
+                }
+            },
+            None => found,
+        }
+    }
+
+    fn params_file(&mut self, path: &Path, content: &str) -> Vec<(Key, Node)> {
+        match yaml::parse(content).map(nowhere) {
+            Ok(Node { value: Value::Map(pairs), .. }) => pairs,
+            Ok(Node { value: Value::Null, .. }) => Vec::new(),
+            Ok(_) => {
+                let message = format!("`{}` must be a mapping of params", path.display());
+                self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                Vec::new()
+            }
+            Err(error) => {
+                let line = content[..error.at].matches('\n').count() + 1;
+                let message = format!("{}:{line}: {}", path.display(), error.message);
+                self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                Vec::new()
+            }
+        }
+    }
+
+    fn unknown_overrides(&mut self, scope: &Scope, overrides: &Overrides) {
+        let mut names: Vec<(String, String)> =
+            overrides.set.iter().map(|(name, _)| (name.clone(), format!("--set {name}=…"))).collect();
+        for (path, content) in &overrides.files {
+            for (key, _) in self.params_file(path, content) {
+                names.push((key.text.clone(), format!("`{}` in `{}`", key.text, path.display())));
+            }
+        }
+        for variable in overrides.environment.keys() {
+            if let Some(name) = variable.strip_prefix(PARAM_PREFIX) {
+                names.push((name.to_owned(), format!("environment variable `{variable}`")));
+            }
+        }
+        for (name, origin) in names {
+            if !scope.params.contains_key(&name) {
+                let message = format!("{origin} sets no param of this pipeline");
+                let help = suggest(&name, scope.params.keys().map(String::as_str), "params");
+                self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
+            }
+        }
+        self.problems.dedup();
+    }
+
+    fn word(&mut self, node: &Node, what: &str) -> Option<String> {
+        if node.text().is_none() {
+            self.problems.push(Problem::new(node.id, format!("`{what}` must be text, not {}", node.describe())));
+        }
+        node.text().map(str::to_owned)
+    }
+
+    fn pairs<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a (Key, Node)> {
+        match &node.value {
+            Value::Map(pairs) => {
+                self.unique_keys(pairs, what);
+                pairs.iter().collect()
+            }
+            Value::Null => Vec::new(),
+            _ => {
+                self.problems.push(Problem::new(node.id, format!("{what} must be a mapping, not {}", node.describe())));
+                Vec::new()
+            }
+        }
+    }
+
+    fn map<'a>(&mut self, node: &'a Node, what: &str, keys: &[&str]) -> Option<BTreeMap<&'a str, &'a Node>> {
+        let Value::Map(pairs) = &node.value else {
+            self.problems.push(
+                Problem::new(node.id, format!("{what} must be a mapping, not {}", node.describe()))
+                    .help(format!("it has the keys {}", keys.join(", "))),
+            );
+            return None;
+        };
+        self.unique_keys(pairs, what);
+        for (key, _) in pairs {
+            if !keys.contains(&key.text.as_str()) {
+                let help = suggest(&key.text, keys.iter().copied(), "keys");
+                let message = format!("{what} has an unknown key `{}`", key.text);
+                self.problems.push(Problem::new(key.id, message).label("no such key").help(help));
+            }
+        }
+        Some(pairs.iter().map(|(key, node)| (key.text.as_str(), node)).collect())
+    }
+
+    fn unique_keys(&mut self, pairs: &[(Key, Node)], what: &str) {
+        for (at, (key, _)) in pairs.iter().enumerate() {
+            if pairs[..at].iter().any(|(before, _)| before.text == key.text) {
+                let message = format!("{what} has the key `{}` twice", key.text);
+                self.problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
+            }
+        }
+    }
+}
+
+/// Strips places: ids of another text must not be looked up in the pipeline file.
+fn nowhere(node: Node) -> Node {
+    let value = match node.value {
+        Value::List(items) => Value::List(items.into_iter().map(nowhere).collect()),
+        Value::Map(pairs) => Value::Map(
+            pairs
+                .into_iter()
+                .map(|(key, value)| (Key { id: NodeId::NOWHERE, text: key.text }, nowhere(value)))
+                .collect(),
+        ),
+        value => value,
+    };
+    Node { id: NodeId::NOWHERE, value }
+}

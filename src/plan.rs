@@ -1,0 +1,194 @@
+//! [`Pipeline`] to [`Plan`]: kinds found, parameters typed, references resolved, edges type-checked, cycles refused.
+
+use crate::matrix::StageId;
+use crate::pipeline::Pipeline;
+use crate::problem::{Problem, Problems};
+use crate::reference::Reference;
+use crate::yaml::{Key, Node, NodeId};
+use petgraph::algo::{tarjan_scc, toposort};
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+use pipe_stages::artifact::Ports;
+use pipe_stages::stage::ConfiguredStage;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+mod configure;
+mod connect;
+
+/// A checked graph of configured stages, free of cycles. Running it cannot fail on wiring.
+pub struct Plan {
+    pub name: String,
+    pub file: PathBuf,
+    pub graph: DiGraph<PlannedStage, Edge>,
+    /// Every stage after all it reads from; otherwise in the order of the file.
+    pub order: Vec<NodeIndex>,
+}
+
+pub struct PlannedStage {
+    pub id: StageId,
+    pub stage: Box<dyn ConfiguredStage>,
+    pub ports: Ports,
+    pub seed: Option<u64>,
+}
+
+/// An output port of the source feeds an input port of the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    pub output: String,
+    pub input: String,
+    /// Position among the artifacts of an input port that takes many.
+    pub position: usize,
+}
+
+impl Plan {
+    pub fn new(pipeline: &Pipeline) -> Result<Self, Problems> {
+        let mut planner = Planner::default();
+        planner.configure_all(pipeline);
+        planner.connect_all();
+        // A cycle through a stage that is not understood would be told twice.
+        let order = if planner.problems.is_empty() { planner.order() } else { None };
+        let shown = pipeline.file.display().to_string();
+        match order {
+            Some(order) if planner.problems.is_empty() => {
+                let Planner { graph, .. } = planner;
+                Ok(Self { name: pipeline.name.clone(), file: pipeline.file.clone(), graph, order })
+            }
+            _ => Err(Problems::new(&shown, &pipeline.text, planner.problems)),
+        }
+    }
+
+    pub fn stages(&self) -> impl Iterator<Item = (NodeIndex, &PlannedStage)> {
+        self.order.iter().map(|&node| (node, &self.graph[node]))
+    }
+
+    /// Edges into a stage, sorted by port and position.
+    pub fn inputs(&self, node: NodeIndex) -> Vec<(NodeIndex, &Edge)> {
+        let mut edges: Vec<_> = self
+            .graph
+            .edges_directed(node, petgraph::Direction::Incoming)
+            .map(|edge| (edge.source(), edge.weight()))
+            .collect();
+        edges.sort_by(|(_, a), (_, b)| (&a.input, a.position).cmp(&(&b.input, b.position)));
+        edges
+    }
+
+    /// The stages that `pattern` names: `train`, `train[fold=0]`, `train[*]`. Empty if there is none.
+    pub fn matching(&self, pattern: &str) -> Vec<NodeIndex> {
+        let Ok(reference) = Reference::parse(pattern) else { return Vec::new() };
+        self.stages()
+            .filter(|(_, planned)| reference.port.is_none() && reference.selects_or_names(&planned.id))
+            .map(|(node, _)| node)
+            .collect()
+    }
+
+    /// The given stages and all they depend on.
+    pub fn with_ancestors(&self, targets: &[NodeIndex]) -> BTreeSet<NodeIndex> {
+        self.reachable(targets, petgraph::Direction::Incoming)
+    }
+
+    pub fn with_descendants(&self, targets: &[NodeIndex]) -> BTreeSet<NodeIndex> {
+        self.reachable(targets, petgraph::Direction::Outgoing)
+    }
+
+    fn reachable(&self, from: &[NodeIndex], direction: petgraph::Direction) -> BTreeSet<NodeIndex> {
+        let mut found = BTreeSet::new();
+        let mut open = from.to_vec();
+        while let Some(node) = open.pop() {
+            if found.insert(node) {
+                open.extend(self.graph.neighbors_directed(node, direction));
+            }
+        }
+        found
+    }
+}
+
+/// A plan in the making.
+#[derive(Default)]
+struct Planner {
+    problems: Vec<Problem>,
+    graph: DiGraph<PlannedStage, Edge>,
+    /// All instances of a stage of the file, in order.
+    instances: BTreeMap<String, Vec<NodeIndex>>,
+    /// Inputs as written, `${…}` filled in.
+    wires: BTreeMap<NodeIndex, Wires>,
+    /// Stages of the file that could not be configured: references to them are not told again.
+    broken: BTreeSet<String>,
+    /// Where the stages are named in the file.
+    name_ids: BTreeMap<String, NodeId>,
+}
+
+struct Wires {
+    name: Key,
+    inputs: Vec<(Key, Vec<Node>)>,
+}
+
+impl Planner {
+    fn order(&mut self) -> Option<Vec<NodeIndex>> {
+        if toposort(&self.graph, None).is_ok() {
+            return Some(self.stable_order());
+        }
+        for component in tarjan_scc(&self.graph) {
+            let node = component[0];
+            if component.len() > 1 || self.graph.contains_edge(node, node) {
+                let path = self.cycle(&component);
+                let names: Vec<_> = path.iter().map(|&node| self.graph[node].id.to_string()).collect();
+                let at = self.name_ids.get(&self.graph[path[0]].id.base).copied().unwrap_or_default();
+                self.problems.push(
+                    Problem::new(at, format!("stages need each other in a circle: {}", names.join(" → ")))
+                        .label("it goes through here")
+                        .help("cut the circle: one of these inputs must come from somewhere else"),
+                );
+            }
+        }
+        None
+    }
+
+    /// A topological order that keeps the order of the file where it may.
+    fn stable_order(&self) -> Vec<NodeIndex> {
+        let incoming = |node| self.graph.neighbors_directed(node, petgraph::Direction::Incoming).count();
+        let mut waiting: Vec<usize> = self.graph.node_indices().map(incoming).collect();
+        let mut ready: BTreeSet<NodeIndex> =
+            self.graph.node_indices().filter(|node| waiting[node.index()] == 0).collect();
+        let mut order = Vec::with_capacity(waiting.len());
+        while let Some(node) = ready.pop_first() {
+            order.push(node);
+            for next in self.graph.neighbors(node) {
+                waiting[next.index()] -= 1;
+                if waiting[next.index()] == 0 {
+                    ready.insert(next);
+                }
+            }
+        }
+        order
+    }
+
+    /// A shortest circle through the first stage of a strongly connected component, that stage at both ends.
+    fn cycle(&self, component: &[NodeIndex]) -> Vec<NodeIndex> {
+        let start = component.iter().copied().min().expect("a component has a node");
+        let mut came_from = BTreeMap::new();
+        let mut open = std::collections::VecDeque::from([start]);
+        while let Some(node) = open.pop_front() {
+            for next in self.graph.neighbors(node).filter(|next| component.contains(next)) {
+                if next == start {
+                    let mut path = vec![start, node];
+                    let mut at = node;
+                    while at != start {
+                        at = came_from[&at];
+                        path.push(at);
+                    }
+                    if node == start {
+                        path.truncate(2);
+                    }
+                    path.reverse();
+                    return path;
+                }
+                if !came_from.contains_key(&next) {
+                    came_from.insert(next, node);
+                    open.push_back(next);
+                }
+            }
+        }
+        vec![start]
+    }
+}

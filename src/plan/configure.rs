@@ -1,0 +1,239 @@
+//! Stages of the file to configured stages: kind found, matrix expanded, `${…}` filled in, parameters typed.
+
+use super::{PlannedStage, Planner, Wires};
+use crate::decode::Decoder;
+use crate::matrix::{self, StageId};
+use crate::params::Scope;
+use crate::pipeline::{Pipeline, StageDecl};
+use crate::problem::{Problem, suggest};
+use crate::yaml::{Node, NodeId, Value};
+use petgraph::graph::NodeIndex;
+use pipe_stages::artifact::{Arity, InputPort, Ports, Resources};
+use pipe_stages::registry;
+use pipe_stages::stage::{AnyStage, ConfiguredStage};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
+impl Planner {
+    pub(super) fn configure_all(&mut self, pipeline: &Pipeline) {
+        for decl in &pipeline.stages {
+            let before = self.problems.len();
+            let nodes = self.configure(decl, pipeline);
+            self.instances.insert(decl.name.text.clone(), nodes);
+            self.name_ids.insert(decl.name.text.clone(), decl.name.id);
+            if self.problems.len() > before {
+                self.broken.insert(decl.name.text.clone());
+            }
+        }
+    }
+
+    fn configure(&mut self, decl: &StageDecl, pipeline: &Pipeline) -> Vec<NodeIndex> {
+        let kind = decl.uses.text().unwrap_or_default();
+        let Some(entry) = registry::find(kind) else {
+            let message = format!("stage `{}` uses the unknown kind {}", decl.name.text, decl.uses.describe());
+            let help = suggest(kind, registry::STAGES.iter().map(|stage| stage.kind()), "kinds");
+            self.problems.push(Problem::new(decl.uses.id, message).label("no such kind").help(help));
+            return Vec::new();
+        };
+        let combinations = matrix::expand(decl.matrix.as_ref(), &pipeline.scope, &mut self.problems);
+        let mut nodes = Vec::new();
+        for combination in &combinations {
+            let (id, scope) = matrix::instance(&decl.name, combination, &pipeline.scope);
+            let before = self.problems.len();
+            if let Some(planned) = self.instance(id, entry, decl, &scope, &pipeline.seed) {
+                let node = self.graph.add_node(planned);
+                let inputs = decl.inputs.iter().map(|(key, references)| {
+                    let filled = references.iter().map(|node| scope.fill(node, &mut self.problems)).collect();
+                    (key.clone(), filled)
+                });
+                let wires = Wires { name: decl.name.clone(), inputs: inputs.collect() };
+                self.wires.insert(node, wires);
+                nodes.push(node);
+            }
+            if self.problems.len() > before {
+                // The other combinations would only repeat it.
+                break;
+            }
+        }
+        nodes
+    }
+
+    fn instance(
+        &mut self,
+        id: StageId,
+        entry: &'static dyn AnyStage,
+        decl: &StageDecl,
+        scope: &Scope,
+        default_seed: &Node,
+    ) -> Option<PlannedStage> {
+        let with = scope.fill(&decl.with, &mut self.problems);
+        let stage = self.typed_params(&id, entry, with, decl.name.id)?;
+        let mut ports = stage.ports();
+        if ports.open_inputs {
+            let open = decl.inputs.iter().map(|(key, _)| InputPort {
+                name: Cow::Owned(key.text.clone()),
+                artifact: None,
+                arity: Arity::Many,
+            });
+            ports.inputs.extend(open);
+        }
+        if let Some(node) = &decl.resources {
+            let node = scope.fill(node, &mut self.problems);
+            self.resources(&id, &node, &mut ports.resources);
+        }
+        let seed = self.seed(&id, decl, scope, default_seed, &ports);
+        Some(PlannedStage { id, stage, ports, seed })
+    }
+
+    /// Decodes parameters. After each problem the parameter it lies in is left out and the rest is tried again, so
+    /// that all problems are told at once.
+    fn typed_params(
+        &mut self,
+        id: &StageId,
+        entry: &'static dyn AnyStage,
+        mut with: Node,
+        name: NodeId,
+    ) -> Option<Box<dyn ConfiguredStage>> {
+        let before = self.problems.len();
+        self.unknown_params(id, entry, &mut with);
+        loop {
+            let failed = Cell::new(None);
+            let mut decoder = <dyn erased_serde::Deserializer>::erase(Decoder::new(&with, &failed));
+            let error = match entry.configure(&mut decoder) {
+                Ok(stage) => {
+                    for problem in stage.check() {
+                        let at = field(&with, problem.parameter).unwrap_or(name);
+                        let message = format!("stage `{id}` ({}): {}", entry.kind(), problem.message);
+                        self.problems.push(Problem::new(at, message).help(problem.help));
+                    }
+                    return (self.problems.len() == before).then_some(stage);
+                }
+                Err(error) => error,
+            };
+            let at = failed.get().unwrap_or(with.id);
+            let missing = error.to_string().starts_with("missing parameter");
+            let left_out = with.value != Value::Null && remove_holding(&mut with, at);
+            if missing && self.problems.len() > before {
+                // It may be missing only because it was left out before.
+                return None;
+            }
+            let message = format!("stage `{id}` ({}): {error}", entry.kind());
+            let at = if at == NodeId::NOWHERE || missing { name } else { at };
+            let help = format!("`pipe stages {}` describes every parameter", entry.kind());
+            self.problems.push(Problem::new(at, message).help(help));
+            if !left_out {
+                return None;
+            }
+        }
+    }
+
+    fn unknown_params(&mut self, id: &StageId, entry: &'static dyn AnyStage, with: &mut Node) {
+        let Value::Map(pairs) = &mut with.value else { return };
+        let schema = entry.params_schema();
+        let properties = schema.get("properties").and_then(|value| value.as_object());
+        let known: Vec<&str> = properties.iter().flat_map(|map| map.keys()).map(String::as_str).collect();
+        let mut seen = BTreeSet::new();
+        pairs.retain(|(key, _)| {
+            let unknown = !known.contains(&key.text.as_str());
+            if unknown {
+                let message = format!("stage `{id}` ({}) has no parameter `{}`", entry.kind(), key.text);
+                let help = suggest(&key.text, known.iter().copied(), "parameters");
+                self.problems.push(Problem::new(key.id, message).label("no such parameter").help(help));
+            } else if !seen.insert(key.text.clone()) {
+                let message = format!("stage `{id}` has the parameter `{}` twice", key.text);
+                self.problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
+                return false;
+            }
+            !unknown
+        });
+    }
+
+    fn seed(
+        &mut self,
+        id: &StageId,
+        decl: &StageDecl,
+        scope: &Scope,
+        default: &Node,
+        ports: &Ports,
+    ) -> Option<u64> {
+        let node = decl.seed.as_ref().map_or_else(|| default.clone(), |node| scope.fill(node, &mut self.problems));
+        let seed = node.text().and_then(|text| text.parse().ok());
+        if seed.is_none() {
+            let message = format!("the seed of `{id}` must be a whole number, 0 or more, not {}", node.describe());
+            self.problems.push(Problem::new(node.id, message));
+        } else if decl.seed.is_some() && !ports.seeded {
+            let message = format!("stage `{id}` has a seed but `{}` draws no random numbers", decl.uses.describe());
+            self.problems.push(Problem::new(node.id, message).help("remove `seed`"));
+        }
+        seed.filter(|_| ports.seeded)
+    }
+
+    fn resources(&mut self, id: &StageId, node: &Node, resources: &mut Resources) {
+        let Value::Map(pairs) = &node.value else {
+            let message = format!("`resources` of `{id}` must be a mapping, not {}", node.describe());
+            self.problems.push(Problem::new(node.id, message).help("write `resources: { cpu: 2, memory: 4G }`"));
+            return;
+        };
+        for (key, value) in pairs {
+            let text = value.text().unwrap_or_default();
+            let fits = match key.text.as_str() {
+                "cpu" => text.parse().ok().filter(|cpu| *cpu > 0).map(|cpu| {
+                    resources.cpu = cpu;
+                    resources.cpu_max = cpu;
+                }),
+                "gpu" => text.parse().ok().map(|gpu| resources.gpu = gpu),
+                "memory" => bytes(text).map(|bytes| resources.memory_bytes = bytes),
+                _ => {
+                    let message = format!("`resources` of `{id}` has an unknown key `{}`", key.text);
+                    let help = suggest(&key.text, ["cpu", "memory", "gpu"], "keys");
+                    self.problems.push(Problem::new(key.id, message).help(help));
+                    continue;
+                }
+            };
+            if fits.is_none() {
+                let message = format!("`{}` of `{id}` cannot be {}", key.text, value.describe());
+                let help = "cpu and gpu are whole numbers, memory is a size such as `512M` or `4G`";
+                self.problems.push(Problem::new(value.id, message).help(help));
+            }
+        }
+    }
+}
+
+/// The node of a top-level parameter.
+fn field(with: &Node, name: &str) -> Option<NodeId> {
+    let Value::Map(pairs) = &with.value else { return None };
+    pairs.iter().find(|(key, _)| key.text == name).map(|(_, node)| node.id)
+}
+
+/// Removes the top-level parameter that holds `at`. False if none does.
+fn remove_holding(with: &mut Node, at: NodeId) -> bool {
+    fn holds(node: &Node, at: NodeId) -> bool {
+        node.id == at
+            || match &node.value {
+                Value::List(items) => items.iter().any(|item| holds(item, at)),
+                Value::Map(pairs) => pairs.iter().any(|(key, value)| key.id == at || holds(value, at)),
+                _ => false,
+            }
+    }
+    let Value::Map(pairs) = &mut with.value else { return false };
+    let before = pairs.len();
+    if let Some(found) = pairs.iter().position(|(key, value)| key.id == at || holds(value, at)) {
+        pairs.remove(found);
+    }
+    pairs.len() < before
+}
+
+/// A size such as `512M`, `4G` or `4GiB`, in powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << unit)
+}

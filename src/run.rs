@@ -1,0 +1,528 @@
+//! Runs a plan: keys what is ready, takes results from the cache, gives the rest to the executor, records the run.
+//! This thread owns all state; workers get a job and send back what happened.
+
+use crate::event::{Event, Totals};
+use crate::explain;
+use crate::external::{Externals, Sources};
+use crate::history::{self, LastResult};
+use crate::interrupt;
+use crate::plan::Plan;
+use crate::schedule::{Pool, Schedule, State};
+use crate::worker::{Executor, Finished, Job, JobError};
+use petgraph::graph::NodeIndex;
+use pipe_cache::{
+    ActionKey, ArtifactType, Cache, CacheError, Digest, DirtyReason, InputRecord, Lookup, Manifest, Outcome, RunId,
+    RunRecord, StageRecord, StatCache, Timestamp, input_element,
+};
+use pipe_stages::artifact::Resources;
+use pipe_stages::context::StageEvent;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// What the user asked of a run.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Stages to bring up to date with all that they need.
+    pub wanted: BTreeSet<NodeIndex>,
+    /// Stages that run although their result is in the cache.
+    pub forced: BTreeSet<NodeIndex>,
+    /// After a failure, go on with what does not depend on it.
+    pub keep_going: bool,
+    /// Say what would run, and run nothing.
+    pub dry: bool,
+    pub message: Option<String>,
+    /// The command line, for the record.
+    pub command: Vec<String>,
+}
+
+/// How a run ended, and what its stages made.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub totals: Totals,
+    /// Trees of the outputs of every wanted stage; none for a stage that did not finish.
+    pub outputs: BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
+}
+
+/// The places a run works with.
+pub struct Workspace {
+    pub cache: Cache,
+    pub stats: Arc<StatCache>,
+    pub sources: Arc<Sources>,
+    /// Threads, memory and GPUs that stages share.
+    pub capacity: Resources,
+}
+
+enum Message {
+    Stage(NodeIndex, StageEvent),
+    Ended(NodeIndex, Resources, Result<Finished, JobError>),
+}
+
+/// Runs the wanted stages of a plan and tells `observer` what happens.
+pub fn run(
+    plan: &Plan,
+    workspace: &Workspace,
+    executor: &dyn Executor,
+    options: &Options,
+    observer: &mut dyn FnMut(&Event),
+) -> Result<Summary, CacheError> {
+    let mut run = Run::new(plan, workspace, options, observer)?;
+    run.tell(&Event::Started { stages: options.wanted.len() });
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        loop {
+            run.settle()?;
+            run.stop_if_asked();
+            while let Some((node, job, taken)) = run.start() {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let events = sender.clone();
+                    let emit = Arc::new(move |event| {
+                        // The receiver outlives every worker.
+                        let _ = events.send(Message::Stage(node, event));
+                    });
+                    let result = executor.execute(&job, emit);
+                    let _ = sender.send(Message::Ended(node, taken, result));
+                });
+            }
+            if run.running == 0 {
+                break;
+            }
+            match receiver.recv_timeout(Duration::from_millis(100)) {
+                Ok(Message::Stage(node, event)) => {
+                    let stage = run.name(node);
+                    run.tell(&Event::Stage { stage, event });
+                }
+                Ok(Message::Ended(node, taken, result)) => run.ended(node, taken, result)?,
+                Err(_) => {}
+            }
+        }
+        Ok::<_, CacheError>(())
+    })?;
+    run.finish()
+}
+
+/// What is known of a stage during the run.
+#[derive(Default)]
+struct Stage {
+    keyed: Option<Keyed>,
+    outputs: BTreeMap<String, Digest>,
+    record: Option<StageRecord>,
+    started: Option<(Timestamp, Instant)>,
+}
+
+struct Keyed {
+    manifest: Manifest,
+    key: ActionKey,
+    externals: Externals,
+    reasons: Vec<DirtyReason>,
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    workspace: &'a Workspace,
+    options: &'a Options,
+    observer: &'a mut dyn FnMut(&Event),
+    schedule: Schedule,
+    pool: Pool,
+    stages: Vec<Stage>,
+    last: BTreeMap<String, LastResult>,
+    running: usize,
+    /// No further stage starts.
+    stopping: bool,
+    totals: Totals,
+    started_at: Timestamp,
+    id: RunId,
+    /// Looked up when the first record is written: a run with nothing to do starts no git.
+    commit: std::cell::OnceCell<Option<String>>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        plan: &'a Plan,
+        workspace: &'a Workspace,
+        options: &'a Options,
+        observer: &'a mut dyn FnMut(&Event),
+    ) -> Result<Self, CacheError> {
+        let names = options.wanted.iter().map(|&node| plan.graph[node].id.to_string()).collect();
+        let (last, warnings) = history::last_results(&workspace.cache, &plan.name, &names)?;
+        for warning in warnings {
+            observer(&Event::Warning(warning.to_string()));
+        }
+        let started_at = Timestamp::now();
+        Ok(Self {
+            plan,
+            workspace,
+            options,
+            observer,
+            schedule: Schedule::new(&plan.graph, &plan.order, &options.wanted),
+            pool: Pool::new(workspace.capacity),
+            stages: (0..plan.graph.node_count()).map(|_| Stage::default()).collect(),
+            last,
+            running: 0,
+            stopping: false,
+            totals: Totals::default(),
+            started_at,
+            id: RunId::at(started_at),
+            commit: std::cell::OnceCell::new(),
+        })
+    }
+
+    fn tell(&mut self, event: &Event) {
+        (self.observer)(event);
+    }
+
+    fn name(&self, node: NodeIndex) -> String {
+        self.plan.graph[node].id.to_string()
+    }
+
+    /// Keys every ready stage: done if its result is there, else queued.
+    fn settle(&mut self) -> Result<(), CacheError> {
+        while !self.stopping
+            && let Some(node) = self.schedule.next_ready()
+        {
+            match self.key(node) {
+                Ok(keyed) => self.look_up(node, keyed)?,
+                // Reading the user's files failed: that stage fails, the run does not.
+                Err(error) => {
+                    let text = JobError::Cache(error).chain();
+                    self.fail(node, text, Duration::ZERO);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, node: NodeIndex) -> Result<Keyed, CacheError> {
+        let planned = &self.plan.graph[node];
+        let externals = Externals::read(planned, &self.workspace.cache, &self.workspace.stats)?;
+        self.workspace.sources.add(&externals);
+        let mut inputs = BTreeMap::new();
+        for (source, edge) in self.plan.inputs(node) {
+            let many = planned.ports.inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
+            let name = if many {
+                input_element(&edge.input, edge.position, &self.name(source))
+            } else {
+                edge.input.clone()
+            };
+            let artifact = artifact_type(&self.plan.graph[source].ports.outputs, &edge.output);
+            let digest = self.stages[source.index()].outputs[&edge.output];
+            inputs.insert(name, InputRecord { artifact, digest });
+        }
+        let outputs = &planned.ports.outputs;
+        let manifest = Manifest {
+            kind: planned.stage.kind().to_owned(),
+            version: planned.stage.version(),
+            params: planned.stage.params(),
+            inputs,
+            external: externals.manifest_records(),
+            outputs: outputs
+                .iter()
+                .map(|port| (port.name.to_string(), artifact_type(outputs, &port.name)))
+                .collect(),
+            seed: planned.seed,
+            device: None,
+            environment: planned
+                .ports
+                .environment
+                .iter()
+                .map(|name| (name.clone(), std::env::var(name).ok()))
+                .collect(),
+        };
+        Ok(Keyed { key: manifest.key(), manifest, externals, reasons: Vec::new() })
+    }
+
+    fn look_up(&mut self, node: NodeIndex, mut keyed: Keyed) -> Result<(), CacheError> {
+        let actions = &self.workspace.cache.actions;
+        let on_record = if self.options.forced.contains(&node) {
+            Err(vec![DirtyReason::Forced])
+        } else {
+            match actions.lookup(&keyed.key)? {
+                Lookup::Hit(record) => match actions.complete(&record) {
+                    Ok(()) => Ok(record),
+                    Err(error) if error.is_miss() => Err(vec![DirtyReason::OutputsMissing]),
+                    Err(error) => return Err(error),
+                },
+                Lookup::Corrupt { reason } => Err(vec![DirtyReason::RecordCorrupt { detail: reason }]),
+                Lookup::Miss => Err(self.reasons(node, &keyed.manifest)),
+            }
+        };
+        let name = self.name(node);
+        match on_record {
+            Ok(record) => {
+                let stage = &mut self.stages[node.index()];
+                stage.outputs = record.outputs.clone();
+                stage.record = Some(StageRecord {
+                    key: Some(keyed.key),
+                    manifest: Some(record.manifest),
+                    outputs: record.outputs.clone(),
+                    summary: record.summary.clone(),
+                    ..blank_record(&name, self.plan.graph[node].stage.kind(), Outcome::Cached)
+                });
+                self.totals.cached += 1;
+                self.tell(&Event::Cached { stage: name });
+                self.schedule.end(node, State::Cached);
+            }
+            Err(reasons) => {
+                keyed.reasons = reasons;
+                if self.options.dry {
+                    // The listings of the old state are in the cache; those of the new must be for a comparison.
+                    keyed.externals.store(&self.workspace.cache)?;
+                    let reasons = explain::describe(&keyed.reasons, &self.workspace.cache.store);
+                    self.tell(&Event::WouldRun { stage: name, reasons });
+                    self.totals.ran += 1;
+                    for next in self.schedule.end(node, State::Skipped) {
+                        let stage = self.name(next);
+                        let because = "a stage that it needs would run".to_owned();
+                        self.tell(&Event::MightRun { stage, because });
+                    }
+                } else {
+                    self.stages[node.index()].keyed = Some(keyed);
+                    self.schedule.queue(node);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the result is not on record: what differs from the last result of the stage.
+    fn reasons(&self, node: NodeIndex, manifest: &Manifest) -> Vec<DirtyReason> {
+        let last = self.last.get(&self.name(node));
+        match last.map(|last| history::manifest(&self.workspace.cache, last)) {
+            None => vec![DirtyReason::NeverRan],
+            Some(None) => vec![DirtyReason::OutputsMissing],
+            Some(Some(previous)) => {
+                let reasons = manifest.diff(&previous);
+                if reasons.is_empty() { vec![DirtyReason::OutputsMissing] } else { reasons }
+            }
+        }
+    }
+
+    fn stop_if_asked(&mut self) {
+        if interrupt::asked() && !self.stopping {
+            self.stopping = true;
+            self.totals.interrupted = true;
+            self.abandon("the run was interrupted");
+        }
+    }
+
+    fn abandon(&mut self, because: &str) {
+        for node in self.schedule.abandon() {
+            self.skip(node, because.to_owned());
+        }
+    }
+
+    /// The most urgent queued stage for which there are resources.
+    fn start(&mut self) -> Option<(NodeIndex, Job<'a>, Resources)> {
+        let rivals = self.schedule.queued().saturating_sub(1);
+        let (plan, pool) = (self.plan, &mut self.pool);
+        let mut taken = None;
+        let node = self.schedule.start(|node| {
+            taken = pool.take(plan.graph[node].ports.resources, rivals);
+            taken.is_some()
+        })?;
+        let taken = taken?;
+        let keyed = self.stages[node.index()].keyed.take()?;
+        self.running += 1;
+        self.stages[node.index()].started = Some((Timestamp::now(), Instant::now()));
+        let name = self.name(node);
+        let mut record = blank_record(&name, plan.graph[node].stage.kind(), Outcome::Interrupted);
+        record.key = Some(keyed.key);
+        record.manifest = keyed.manifest.put(&self.workspace.cache.store).ok();
+        record.reasons.clone_from(&keyed.reasons);
+        self.stages[node.index()].record = Some(record);
+        // Listings are small; stored before the run, they also explain a run that fails.
+        let reasons = match keyed.externals.store(&self.workspace.cache) {
+            Ok(()) => explain::describe(&keyed.reasons, &self.workspace.cache.store),
+            Err(_) => keyed.reasons.iter().map(ToString::to_string).collect(),
+        };
+        self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons });
+        let job = Job {
+            planned: &plan.graph[node],
+            inputs: self.job_inputs(node),
+            key: keyed.key,
+            manifest: keyed.manifest,
+            externals: keyed.externals,
+            threads: taken.cpu,
+            forced: self.options.forced.contains(&node),
+        };
+        Some((node, job, taken))
+    }
+
+    fn job_inputs(&self, node: NodeIndex) -> BTreeMap<String, Vec<(String, Digest)>> {
+        let ports = &self.plan.graph[node].ports.inputs;
+        let mut inputs: BTreeMap<String, Vec<_>> =
+            ports.iter().map(|port| (port.name.to_string(), Vec::new())).collect();
+        for (source, edge) in self.plan.inputs(node) {
+            let tree = self.stages[source.index()].outputs[&edge.output];
+            inputs.entry(edge.input.clone()).or_default().push((self.name(source), tree));
+        }
+        inputs
+    }
+
+    fn ended(
+        &mut self,
+        node: NodeIndex,
+        taken: Resources,
+        result: Result<Finished, JobError>,
+    ) -> Result<(), CacheError> {
+        self.running -= 1;
+        self.pool.give_back(taken);
+        let elapsed = self.stages[node.index()].started.map(|(_, since)| since.elapsed()).unwrap_or_default();
+        match result {
+            Ok(finished) => self.done(node, finished),
+            Err(error) if error.is_interrupt() => {
+                self.totals.interrupted = true;
+                self.close_record(node, Outcome::Interrupted, elapsed, None);
+                let stage = self.name(node);
+                self.tell(&Event::Interrupted { stage, elapsed });
+                for next in self.schedule.end(node, State::Skipped) {
+                    self.skip(next, "the run was interrupted".into());
+                }
+            }
+            Err(JobError::Cache(error)) if error.is_miss() => {
+                // An input was lost under our feet: the next run makes it again.
+                let text = format!("{}; run again to make it anew", JobError::Cache(error).chain());
+                self.fail(node, text, elapsed);
+            }
+            Err(error) => self.fail(node, error.chain(), elapsed),
+        }
+        self.save_record()
+    }
+
+    fn done(&mut self, node: NodeIndex, finished: Finished) {
+        let name = self.name(node);
+        let Finished { outputs, mut report, warning } = finished;
+        report.unchanged = self.last.get(&name).is_some_and(|last| last.outputs == outputs);
+        self.totals.ran += 1;
+        if let Some(record) = &mut self.stages[node.index()].record {
+            record.outputs.clone_from(&outputs);
+            record.memo_hits = report.items_reused as u64;
+            record.memo_misses = report.items_made as u64;
+            record.summary = serde_json::json!(report.facts);
+        }
+        self.close_record(node, Outcome::Ran, report.elapsed, None);
+        self.stages[node.index()].outputs = outputs;
+        if let Some(text) = warning {
+            self.tell(&Event::Stage { stage: name.clone(), event: StageEvent::Warning(text) });
+        }
+        self.tell(&Event::Done { stage: name, report });
+        self.schedule.end(node, State::Done);
+    }
+
+    fn fail(&mut self, node: NodeIndex, error: String, elapsed: Duration) {
+        let name = self.name(node);
+        self.totals.failed += 1;
+        let kind = self.plan.graph[node].stage.kind();
+        self.stages[node.index()].record.get_or_insert_with(|| blank_record(&name, kind, Outcome::Failed));
+        self.close_record(node, Outcome::Failed, elapsed, Some(error.clone()));
+        self.tell(&Event::Failed { stage: name.clone(), error, elapsed });
+        for next in self.schedule.end(node, State::Failed) {
+            self.skip(next, format!("`{name}` failed"));
+        }
+        if !self.options.keep_going && !self.stopping {
+            self.stopping = true;
+            self.abandon(&format!("`{name}` failed (--keep-going goes on with what does not need it)"));
+        }
+    }
+
+    fn skip(&mut self, node: NodeIndex, because: String) {
+        let name = self.name(node);
+        self.totals.skipped += 1;
+        let kind = self.plan.graph[node].stage.kind();
+        self.stages[node.index()].record = Some(blank_record(&name, kind, Outcome::Skipped));
+        self.tell(&Event::Skipped { stage: name, because });
+    }
+
+    fn close_record(&mut self, node: NodeIndex, outcome: Outcome, elapsed: Duration, error: Option<String>) {
+        let stage = &mut self.stages[node.index()];
+        if let Some(record) = &mut stage.record {
+            record.outcome = outcome;
+            record.started_at = stage.started.map(|(time, _)| time);
+            record.duration = Some(elapsed);
+            record.error = error;
+        }
+    }
+
+    /// Writes the record of the run so far; the last writing has the end time.
+    fn save_record(&mut self) -> Result<(), CacheError> {
+        let record = self.record(None);
+        self.workspace.cache.runs.save(&record)
+    }
+
+    fn record(&self, finished_at: Option<Timestamp>) -> RunRecord {
+        RunRecord {
+            id: self.id.clone(),
+            pipeline: self.plan.name.clone(),
+            file: self.plan.file.display().to_string(),
+            message: self.options.message.clone(),
+            started_at: self.started_at,
+            finished_at,
+            command: self.options.command.clone(),
+            commit: self.commit.get_or_init(history::commit).clone(),
+            stages: self.plan.order.iter().filter_map(|node| self.stages[node.index()].record.clone()).collect(),
+        }
+    }
+
+    fn finish(mut self) -> Result<Summary, CacheError> {
+        if !self.options.dry && self.has_news() {
+            let record = self.record(Some(Timestamp::now()));
+            self.workspace.cache.runs.save(&record)?;
+        }
+        self.tell(&Event::Ended(self.totals));
+        let outputs = self.options.wanted.iter().map(|&node| {
+            (node, std::mem::take(&mut self.stages[node.index()].outputs))
+        });
+        Ok(Summary { totals: self.totals, outputs: outputs.collect() })
+    }
+
+    /// A run that found everything as the last one left it is not worth a record.
+    fn has_news(&self) -> bool {
+        self.options.message.is_some()
+            || self.stages.iter().filter_map(|stage| stage.record.as_ref()).any(|record| {
+                let last = self.last.get(&record.name).map(|last| last.key);
+                record.outcome != Outcome::Cached || last != record.key
+            })
+    }
+}
+
+fn artifact_type(outputs: &[pipe_stages::artifact::OutputPort], name: &str) -> ArtifactType {
+    let artifact = outputs.iter().find(|port| port.name == name).expect("the plan checked every output").artifact;
+    ArtifactType { name: artifact.name.to_owned(), format: artifact.format }
+}
+
+fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRecord {
+    StageRecord {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        key: None,
+        manifest: None,
+        outcome,
+        reasons: Vec::new(),
+        started_at: None,
+        duration: None,
+        outputs: BTreeMap::new(),
+        error: None,
+        memo_hits: 0,
+        memo_misses: 0,
+        summary: serde_json::Value::Null,
+    }
+}
+
+/// Makes `results/` hold what the run made: `results/PIPELINE/STAGE/OUTPUT/`.
+pub fn place_results(
+    plan: &Plan,
+    workspace: &Workspace,
+    outputs: &BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
+    folder: &Path,
+) -> Result<usize, CacheError> {
+    let mut written = 0;
+    for (node, ports) in outputs {
+        let stage = folder.join(plan.graph[*node].id.folder());
+        for (port, tree) in ports {
+            written += workspace.cache.store.place(tree, &stage.join(port), &workspace.stats)?.written.len();
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,328 @@
+//! Runs one stage: sandbox, context, outputs into the store, record last. Knows no other stage.
+
+use crate::event::StageReport;
+use crate::external::{Externals, Sources};
+use crate::interrupt;
+use crate::plan::PlannedStage;
+use pipe_cache::{
+    ActionKey, ActionRecord, Cache, CacheError, Digest, FileStat, Lookup, Manifest, MemoKey, MemoLookup, StatCache,
+    Timestamp,
+};
+use pipe_stages::context::{InputDir, Services, StageContext, StageEvent};
+use pipe_stages::error::StageError;
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+use thiserror::Error;
+
+/// One stage to run, with all that it may see.
+pub struct Job<'a> {
+    pub planned: &'a PlannedStage,
+    pub manifest: Manifest,
+    pub key: ActionKey,
+    /// Port → label and tree of each artifact.
+    pub inputs: BTreeMap<String, Vec<(String, Digest)>>,
+    pub externals: Externals,
+    pub threads: usize,
+    /// Run although a result is on record, and replace it.
+    pub forced: bool,
+}
+
+/// What a finished job gives.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub outputs: BTreeMap<String, Digest>,
+    pub report: StageReport,
+    /// Why the result was not recorded, where it was not.
+    pub warning: Option<String>,
+}
+
+/// Why a job did not finish.
+#[derive(Debug, Error)]
+pub enum JobError {
+    #[error("{}", .0.chain())]
+    Stage(StageError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl JobError {
+    pub fn is_interrupt(&self) -> bool {
+        matches!(self, Self::Stage(StageError::Interrupted))
+    }
+
+    /// The error and its causes on one line.
+    pub fn chain(&self) -> String {
+        match self {
+            Self::Stage(error) => error.chain(),
+            Self::Cache(error) => {
+                let mut text = error.to_string();
+                let mut cause = std::error::Error::source(error);
+                while let Some(inner) = cause {
+                    text.push_str(&format!(": {inner}"));
+                    cause = inner.source();
+                }
+                text
+            }
+        }
+    }
+}
+
+/// Runs jobs, on the calling thread, to their end.
+pub trait Executor: Sync {
+    fn execute(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError>;
+}
+
+/// Where the events of a stage go.
+pub type Emit = Arc<dyn Fn(StageEvent) + Send + Sync>;
+
+/// Runs stages in this process.
+pub struct LocalExecutor {
+    cache: Cache,
+    stats: Arc<StatCache>,
+    sources: Arc<Sources>,
+    work: crate::sandbox::WorkDir,
+}
+
+impl LocalExecutor {
+    pub fn new(cache: Cache, stats: Arc<StatCache>, sources: Arc<Sources>) -> Result<Self, CacheError> {
+        let work = crate::sandbox::WorkDir::open(&cache.layout)?;
+        Ok(Self { cache, stats, sources, work })
+    }
+}
+
+impl Executor for LocalExecutor {
+    fn execute(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError> {
+        let started = Instant::now();
+        // One process at a time does the work of a key; who waited finds the result.
+        let _claim = self.cache.claim(&job.key)?;
+        if !job.forced
+            && let Lookup::Hit(record) = self.cache.actions.lookup(&job.key)?
+            && self.cache.actions.complete(&record).is_ok()
+        {
+            let report = StageReport { elapsed: started.elapsed(), ..StageReport::default() };
+            return Ok(Finished { outputs: record.outputs.clone(), report, warning: None });
+        }
+        let sandbox = self.work.sandbox()?;
+        let counts = Arc::new(Counts::default());
+        let context = self.context(job, sandbox.path(), emit, counts.clone())?;
+        run_stage(job, &context)?;
+        let outputs = self.ingest(&context)?;
+        let facts = context.summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let report = StageReport {
+            elapsed: started.elapsed(),
+            items_made: counts.made.load(Ordering::Relaxed),
+            items_reused: counts.reused.load(Ordering::Relaxed),
+            facts,
+            unchanged: false,
+        };
+        let moved = job.externals.moved(&self.cache)?;
+        if let Some(first) = moved.first() {
+            let count = moved.len();
+            let warning = format!(
+                "{count} input file(s) changed while the stage ran ({first}); its outputs are kept for this run but \
+                 not recorded, run again"
+            );
+            return Ok(Finished { outputs, report, warning: Some(warning) });
+        }
+        let outputs = self.record(job, outputs, &report)?;
+        remove(&context.checkpoint);
+        Ok(Finished { outputs, report, warning: None })
+    }
+}
+
+impl LocalExecutor {
+    fn context(
+        &self,
+        job: &Job<'_>,
+        sandbox: &Path,
+        emit: Emit,
+        counts: Arc<Counts>,
+    ) -> Result<StageContext, JobError> {
+        let mut inputs = BTreeMap::new();
+        for (port, trees) in &job.inputs {
+            let dirs = trees.iter().map(|(label, tree)| {
+                Ok(InputDir { label: label.clone(), dir: self.cache.store.checkout(tree)? })
+            });
+            inputs.insert(port.clone(), dirs.collect::<Result<Vec<_>, CacheError>>()?);
+        }
+        let mut outputs = BTreeMap::new();
+        for port in &job.planned.ports.outputs {
+            outputs.insert(port.name.to_string(), create(&sandbox.join("out").join(port.name.as_ref()))?);
+        }
+        let services = LocalServices {
+            cache: self.cache.clone(),
+            stats: self.stats.clone(),
+            sources: self.sources.clone(),
+            items: create(&sandbox.join("items"))?,
+            emit,
+            counts,
+        };
+        Ok(StageContext {
+            kind: job.planned.stage.kind(),
+            version: job.planned.stage.version(),
+            inputs,
+            outputs,
+            externals: job.externals.files().clone(),
+            environment: job.manifest.environment.clone(),
+            seed: job.manifest.seed,
+            scratch: create(&sandbox.join("scratch"))?,
+            checkpoint: create(&self.cache.layout.checkpoint(&job.key))?,
+            services: Box::new(services),
+            summary: std::sync::Mutex::default(),
+        })
+    }
+
+    fn ingest(&self, context: &StageContext) -> Result<BTreeMap<String, Digest>, JobError> {
+        let ingest = |(port, dir): (&String, &PathBuf)| Ok((port.clone(), self.cache.store.ingest_dir(dir)?));
+        context.outputs.iter().map(ingest).collect()
+    }
+
+    /// Objects are stored by now; the record that names them comes last.
+    fn record(
+        &self,
+        job: &Job<'_>,
+        outputs: BTreeMap<String, Digest>,
+        report: &StageReport,
+    ) -> Result<BTreeMap<String, Digest>, JobError> {
+        job.externals.store(&self.cache)?;
+        let record = ActionRecord {
+            key: job.key,
+            manifest: job.manifest.put(&self.cache.store)?,
+            outputs,
+            summary: serde_json::json!(report.facts),
+            duration: report.elapsed,
+            finished_at: Timestamp::now(),
+            host: crate::history::host(),
+        };
+        if job.forced {
+            self.cache.actions.replace(&record)?;
+            return Ok(record.outputs);
+        }
+        Ok(self.cache.actions.publish(&record)?.outputs)
+    }
+}
+
+/// Runs the stage's code on a rayon pool of its own. A panic is an error of this stage alone.
+fn run_stage(job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build().map_err(|error| {
+        JobError::Stage(StageError::Internal(format!("cannot start {} threads: {error}", job.threads)))
+    })?;
+    let run = std::panic::AssertUnwindSafe(|| pool.install(|| job.planned.stage.run(context)));
+    match std::panic::catch_unwind(run) {
+        Ok(result) => result.map_err(JobError::Stage),
+        Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    made: AtomicUsize,
+    reused: AtomicUsize,
+}
+
+struct LocalServices {
+    cache: Cache,
+    stats: Arc<StatCache>,
+    sources: Arc<Sources>,
+    /// Where items are made; one folder each.
+    items: PathBuf,
+    emit: Emit,
+    counts: Arc<Counts>,
+}
+
+thread_local! {
+    /// Files handed out on this thread since the item began, as they were then.
+    static HANDED_OUT: RefCell<Vec<(PathBuf, FileStat)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Services for LocalServices {
+    fn source(&self, digest: &Digest) -> Option<PathBuf> {
+        let path = self.sources.find(digest, &self.cache, &self.stats)?;
+        if let Ok(stat) = FileStat::following(&path) {
+            HANDED_OUT.with_borrow_mut(|handed| handed.push((path.clone(), stat)));
+        }
+        Some(path)
+    }
+
+    fn memo(
+        &self,
+        key: &serde_json::Value,
+        into: &Path,
+        make: &mut dyn FnMut(&Path) -> Result<serde_json::Value, StageError>,
+    ) -> Result<serde_json::Value, StageError> {
+        let key = MemoKey {
+            kind: key["kind"].as_str().unwrap_or_default().to_owned(),
+            version: key["version"].as_u64().unwrap_or_default() as u32,
+            params: serde_json::Value::Null,
+            item: key["item"].clone(),
+        };
+        let cache_error = || StageError::inner("using the item memo");
+        match self.cache.memo.lookup(&key).map_err(cache_error())? {
+            MemoLookup::Hit(record) => {
+                self.cache.memo.restore(&record, into).map_err(cache_error())?;
+                self.counts.reused.fetch_add(1, Ordering::Relaxed);
+                return Ok(record.value);
+            }
+            MemoLookup::Miss => {}
+            MemoLookup::Corrupt { reason } => {
+                self.emit(StageEvent::Warning(format!("an item is made again: {reason}")));
+            }
+        }
+        let folder = tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
+        HANDED_OUT.with_borrow_mut(Vec::clear);
+        let value = make(folder.path())?;
+        let handed = HANDED_OUT.take();
+        self.counts.made.fetch_add(1, Ordering::Relaxed);
+        let unchanged = |(path, stat): &(PathBuf, FileStat)| FileStat::following(path).ok().as_ref() == Some(stat);
+        if let Some((path, _)) = handed.iter().find(|file| !unchanged(file)) {
+            return Err(StageError::Data(format!("`{}` changed while it was read; run again", path.display())));
+        }
+        let names = file_names(folder.path(), "")?;
+        let record = self.cache.memo.record(&key, folder.path(), &names, value).map_err(cache_error())?;
+        self.cache.memo.restore(&record, into).map_err(cache_error())?;
+        Ok(record.value)
+    }
+
+    fn emit(&self, event: StageEvent) {
+        (self.emit)(event);
+    }
+
+    fn interrupted(&self) -> bool {
+        interrupt::asked()
+    }
+}
+
+/// Relative paths of all files below `dir`.
+fn file_names(dir: &Path, prefix: &str) -> Result<BTreeSet<String>, StageError> {
+    let mut names = BTreeSet::new();
+    for entry in fs_err::read_dir(dir).map_err(StageError::io("list", dir))? {
+        let entry = entry.map_err(StageError::io("list", dir))?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            names.extend(file_names(&entry.path(), &format!("{name}/"))?);
+        } else {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+fn create(dir: &Path) -> Result<PathBuf, JobError> {
+    std::fs::create_dir_all(dir).map_err(|error| JobError::Stage(StageError::io("create", dir)(error)))?;
+    Ok(dir.to_owned())
+}
+
+/// Removes a folder that is no longer needed; if it cannot be removed now, the collector will.
+fn remove(dir: &Path) {
+    let _ = std::fs::remove_dir_all(dir);
+}

@@ -1,0 +1,253 @@
+//! The cases of a data set: which files hold them, whose they are, and what their voxels are.
+//!
+//! Files are named by content digest and by a path relative to the data set, never by an absolute path:
+//! [`StageContext::source`](crate::context::StageContext::source) turns a digest into a readable path.
+
+use super::table_file::{read_json, write_json};
+use crate::{artifact::Artifact, error::StageError};
+use fs_err as fs;
+use pipe_cache::Digest;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::{path::Path, str::FromStr};
+
+/// Every usable case of a data set, sorted by `id`; ids are unique.
+///
+/// On disk: `cases.csv` (one row a case; `image` and `image_blake3` name the first image file, further channel
+/// files are `image_1`, `image_1_blake3`, …) and `table.json` ([`DatasetInfo`]).
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseTable {
+    pub dataset: DatasetInfo,
+    pub cases: Vec<Case>,
+}
+
+/// What holds for the whole data set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetInfo {
+    pub name: String,
+    pub description: String,
+    /// Who made the data and where they are described.
+    pub reference: String,
+    pub licence: String,
+    /// Name of each image channel, e.g. `["MRI"]`.
+    pub channels: Vec<String>,
+    /// Meaning of each label value, background (0) included.
+    pub labels: BTreeMap<u8, String>,
+}
+
+impl DatasetInfo {
+    /// Label values and names without background, in order of value.
+    pub fn foreground(&self) -> impl Iterator<Item = (u8, &str)> {
+        self.labels.iter().filter(|(value, _)| **value != 0).map(|(value, name)| (*value, name.as_str()))
+    }
+}
+
+/// A file of the data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileRef {
+    /// Relative to the root of the data set, with `/` between names. For people; never opened.
+    pub path: String,
+    /// blake3 of the bytes of the file: the key for [`StageContext::source`](crate::context::StageContext::source).
+    pub digest: Digest,
+}
+
+/// One image with its label map, if it has one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    pub id: String,
+    pub patient: String,
+    /// At least one. Several files are the channels of one image, in order; a 4D file holds all its channels.
+    pub images: Vec<FileRef>,
+    pub label: Option<FileRef>,
+    /// Digest of the shape and the voxel values of the image: equal for the same image stored twice, whatever the
+    /// compression, value type or file name.
+    pub voxels: Digest,
+    /// The same of the label map.
+    pub label_voxels: Option<Digest>,
+    /// Number of label voxels that are not background.
+    pub label_foreground: Option<u64>,
+    /// Axis order z, y, x; as stored in the file.
+    pub shape: [usize; 3],
+    /// Axis order z, y, x.
+    pub spacing_mm: [f64; 3],
+    /// Where the stored x, y and z axes point, e.g. `RAS`.
+    pub orientation: String,
+    /// Value type of the image as stored, e.g. `float32`.
+    pub dtype: String,
+    pub channels: usize,
+}
+
+impl Case {
+    /// The first (mostly the only) image file.
+    pub fn image(&self) -> &FileRef {
+        self.images.first().expect("load and import refuse a case without image")
+    }
+}
+
+impl CaseTable {
+    /// The case with this id.
+    pub fn get(&self, id: &str) -> Option<&Case> {
+        let index = self.cases.binary_search_by(|case| case.id.as_str().cmp(id)).ok()?;
+        self.cases.get(index)
+    }
+
+    /// The same data set with only the cases that `keep` accepts.
+    #[must_use]
+    pub fn filtered(&self, mut keep: impl FnMut(&Case) -> bool) -> Self {
+        let cases = self.cases.iter().filter(|case| keep(case)).cloned().collect();
+        Self { dataset: self.dataset.clone(), cases }
+    }
+
+    pub fn patients(&self) -> BTreeSet<&str> {
+        self.cases.iter().map(|case| case.patient.as_str()).collect()
+    }
+}
+
+const DATASET: &str = "table.json";
+const CASES: &str = "cases.csv";
+const FIXED_COLUMNS: [&str; 15] = [
+    "label",
+    "label_blake3",
+    "voxels_blake3",
+    "label_voxels_blake3",
+    "label_foreground",
+    "shape_z",
+    "shape_y",
+    "shape_x",
+    "spacing_z_mm",
+    "spacing_y_mm",
+    "spacing_x_mm",
+    "orientation",
+    "dtype",
+    "channels",
+    "image_files",
+];
+
+impl Artifact for CaseTable {
+    const TYPE: &'static str = "case-table";
+    const FORMAT: u32 = 1;
+
+    fn load(dir: &Path) -> Result<Self, StageError> {
+        let path = dir.join(CASES);
+        let text = fs::read(&path).map_err(StageError::io("read", &path))?;
+        let mut cases = Vec::new();
+        for row in csv::Reader::from_reader(text.as_slice()).deserialize() {
+            let row: BTreeMap<String, String> = row.map_err(StageError::malformed(&path))?;
+            cases.push(Row(&row).case().map_err(StageError::malformed(&path))?);
+        }
+        if let Some(pair) = cases.windows(2).find(|pair| pair[0].id >= pair[1].id) {
+            let text =
+                format!("case `{}` before case `{}`: ids must be sorted and unique", pair[0].id, pair[1].id);
+            return Err(StageError::malformed(&path)(text));
+        }
+        Ok(Self { dataset: read_json(&dir.join(DATASET))?, cases })
+    }
+
+    fn store(&self, dir: &Path) -> Result<(), StageError> {
+        write_json(&dir.join(DATASET), &self.dataset)?;
+        let files = self.cases.iter().map(|case| case.images.len()).max().unwrap_or(1).max(1);
+        let mut columns = vec!["id".to_owned(), "patient".to_owned()];
+        for index in 0..files {
+            columns.extend([image_column(index), image_column(index) + "_blake3"]);
+        }
+        columns.extend(FIXED_COLUMNS.map(str::to_owned));
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let path = dir.join(CASES);
+        let doing = || format!("writing `{}`", path.display());
+        writer.write_record(&columns).map_err(StageError::inner(doing()))?;
+        for case in &self.cases {
+            writer.write_record(record(case, files)).map_err(StageError::inner(doing()))?;
+        }
+        let bytes = writer.into_inner().map_err(|error| StageError::Internal(error.to_string()))?;
+        fs::write(&path, bytes).map_err(StageError::io("write", &path))
+    }
+}
+
+fn image_column(index: usize) -> String {
+    if index == 0 { "image".to_owned() } else { format!("image_{index}") }
+}
+
+fn record(case: &Case, files: usize) -> Vec<String> {
+    let mut fields = vec![case.id.clone(), case.patient.clone()];
+    for index in 0..files {
+        let file = case.images.get(index);
+        fields.push(file.map_or_else(String::new, |file| file.path.clone()));
+        fields.push(file.map_or_else(String::new, |file| file.digest.to_string()));
+    }
+    let label = case.label.as_ref();
+    fields.push(label.map_or_else(String::new, |file| file.path.clone()));
+    fields.push(label.map_or_else(String::new, |file| file.digest.to_string()));
+    fields.push(case.voxels.to_string());
+    fields.push(case.label_voxels.map_or_else(String::new, |digest| digest.to_string()));
+    fields.push(case.label_foreground.map_or_else(String::new, |count| count.to_string()));
+    fields.extend(case.shape.map(|size| size.to_string()));
+    fields.extend(case.spacing_mm.map(|size| size.to_string()));
+    fields.extend([case.orientation.clone(), case.dtype.clone(), case.channels.to_string()]);
+    fields.push(case.images.len().to_string());
+    fields
+}
+
+/// A line of `cases.csv` by column name.
+struct Row<'a>(&'a BTreeMap<String, String>);
+
+impl Row<'_> {
+    fn case(&self) -> Result<Case, String> {
+        let images: Result<Vec<_>, _> =
+            (0..self.parse("image_files")?).map(|index| self.file(&image_column(index))).collect();
+        let images: Vec<FileRef> = images?.into_iter().flatten().collect();
+        if images.is_empty() {
+            return Err(format!("case `{}` has no image", self.text("id")?));
+        }
+        Ok(Case {
+            id: self.text("id")?.to_owned(),
+            patient: self.text("patient")?.to_owned(),
+            images,
+            label: self.file("label")?,
+            voxels: self.digest("voxels_blake3")?,
+            label_voxels: self.optional("label_voxels_blake3", Self::digest)?,
+            label_foreground: self.optional("label_foreground", Self::parse)?,
+            shape: [self.parse("shape_z")?, self.parse("shape_y")?, self.parse("shape_x")?],
+            spacing_mm: [
+                self.parse("spacing_z_mm")?,
+                self.parse("spacing_y_mm")?,
+                self.parse("spacing_x_mm")?,
+            ],
+            orientation: self.text("orientation")?.to_owned(),
+            dtype: self.text("dtype")?.to_owned(),
+            channels: self.parse("channels")?,
+        })
+    }
+
+    fn text(&self, column: &str) -> Result<&str, String> {
+        self.0.get(column).map(String::as_str).ok_or_else(|| format!("column `{column}` is missing"))
+    }
+
+    fn parse<T: FromStr>(&self, column: &str) -> Result<T, String> {
+        let text = self.text(column)?;
+        text.parse().map_err(|_| format!("column `{column}` holds `{text}`, which is not a number"))
+    }
+
+    fn optional<T>(
+        &self,
+        column: &str,
+        read: fn(&Self, &str) -> Result<T, String>,
+    ) -> Result<Option<T>, String> {
+        if self.text(column)?.is_empty() { Ok(None) } else { read(self, column).map(Some) }
+    }
+
+    fn digest(&self, column: &str) -> Result<Digest, String> {
+        let text = self.text(column)?;
+        text.parse()
+            .map_err(|error: pipe_cache::CacheError| format!("column `{column}` holds `{text}`: {error}"))
+    }
+
+    fn file(&self, column: &str) -> Result<Option<FileRef>, String> {
+        match self.text(column)? {
+            "" => Ok(None),
+            path => {
+                Ok(Some(FileRef { path: path.to_owned(), digest: self.digest(&format!("{column}_blake3"))? }))
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The artifact types that stages exchange, one file each.
+
+pub mod case_table;
+pub mod check_table;
+pub mod dataset;
+pub mod duplicate_table;
+pub mod files;
+pub mod fold_table;
+pub mod inspection;
+pub mod metrics;
+pub mod model;
+pub mod predictions;
+pub mod predictor;
+pub(crate) mod table_file;
+pub mod training_log;
+pub mod volumes;
+pub use case_table::{Case, CaseTable, DatasetInfo, FileRef};
+pub use check_table::{CheckAction, CheckTable, Finding, Severity};
+pub use dataset::Dataset;
+pub use duplicate_table::{Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};
+pub use files::Files;
+pub use fold_table::{FoldRow, FoldTable, Part};
+pub use inspection::{
+    Advice, CaseRow, Distribution, Inspection, InspectionSummary, IntensityRow, LabelRow, LabelSummary, Outlier,
+};
+pub use metrics::{MetricRow, MetricSummary, Metrics, MetricsSummary};
+pub use model::{Architecture, Model, ModelCard, TrainingFacts};
+pub use predictions::{PredictionRow, Predictions};
+pub use predictor::{Member, MemberCard, Predictor, Task};
+pub use training_log::{EpochRow, LabelDiceRow, TrainingLog};
+pub use volumes::{Region, VolumeRow, Volumes, VolumesInfo};

@@ -1,0 +1,79 @@
+//! A trained network: weights, and a card that says how to use them.
+
+use crate::artifact::Artifact;
+use crate::artifacts::table_file::{read_json, write_json};
+use crate::error::StageError;
+use fs_err as fs;
+use pipe_imaging::normalize::Normalization;
+use pipe_nn::UNetConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const CARD: &str = "model.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// A trained network: `model.json` and `model.safetensors` (PyTorch names and layouts).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    pub card: ModelCard,
+    /// The bytes of the safetensors file.
+    pub weights: Vec<u8>,
+}
+
+/// What must be known to use the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelCard {
+    pub architecture: Architecture,
+    /// Size of the input in training, z, y, x in voxels; z is 1 for a 2D network.
+    pub patch: [usize; 3],
+    /// Spacing of the training volumes, z, y, x; `null` where they kept their own.
+    pub spacing_mm: Option<[f64; 3]>,
+    /// How intensities were brought to scale.
+    pub normalization: Normalization,
+    /// Label value → name, background (0) included. The network's classes are these, in order.
+    pub labels: BTreeMap<u8, String>,
+    pub training: TrainingFacts,
+}
+
+/// The network to which the weights belong.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Architecture {
+    Unet(UNetConfig),
+}
+
+/// Where the weights come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingFacts {
+    pub fold: usize,
+    pub training_cases: usize,
+    pub validation_cases: usize,
+    pub epochs: usize,
+    /// The epoch whose weights these are, counted from 1.
+    pub epoch: usize,
+    /// Mean over foreground labels of the mean Dice over validation cases, in the space of the training volumes.
+    /// `null` where there were no validation cases.
+    pub validation_dice: Option<f64>,
+}
+
+impl Artifact for Model {
+    const TYPE: &'static str = "model";
+    const FORMAT: u32 = 1;
+
+    fn load(dir: &Path) -> Result<Self, StageError> {
+        let weights = dir.join(WEIGHTS);
+        Ok(Self {
+            card: read_json(&dir.join(CARD))?,
+            weights: fs::read(&weights).map_err(StageError::io("read", &weights))?,
+        })
+    }
+
+    fn store(&self, dir: &Path) -> Result<(), StageError> {
+        write_json(&dir.join(CARD), &self.card)?;
+        let weights = dir.join(WEIGHTS);
+        fs::write(&weights, &self.weights).map_err(StageError::io("write", &weights))
+    }
+}

@@ -1,0 +1,30 @@
+use super::Crop;
+use crate::testing::problems;
+use serde_json::{Value, json};
+
+#[track_caller]
+fn check(params: Value, expected: &[(&str, &str)]) {
+    let found = problems::<Crop>(params);
+    let found: Vec<_> = found.iter().map(|problem| (problem.parameter, problem.message.as_str())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn parameters_that_cannot_be_used_are_told_all_at_once() {
+    check(json!({}), &[]);
+    check(json!({ "region": "nonzero", "margin_mm": 3, "spacing_mm": [1, 1, 0.5], "normalize": "none" }), &[]);
+    check(json!({ "spacing_mm": [1, 0, 1] }), &[("spacing_mm", "[1.0, 0.0, 1.0] is no voxel size")]);
+    check(
+        json!({ "spacing_mm": [1, 1, -2], "margin_mm": -1 }),
+        &[("spacing_mm", "[1.0, 1.0, -2.0] is no voxel size"), ("margin_mm", "-1 is no margin")],
+    );
+    check(json!({ "margin_mm": 2 }), &[("margin_mm", "a margin of 2 mm around the whole image is nothing")]);
+}
+
+#[test]
+fn the_label_cannot_decide_the_region() {
+    for region in ["foreground", "label"] {
+        let error = serde_json::from_value::<super::Params>(json!({ "region": region })).expect_err("no such region");
+        assert!(error.to_string().contains("expected `whole` or `nonzero`"), "{error}");
+    }
+}

@@ -1,0 +1,290 @@
+//! Reads a data set in the layout of the Medical Segmentation Decathlon, checks every file and lists the cases that
+//! can be used. The files stay where they are.
+
+mod judge;
+mod layout;
+mod manifest;
+mod patient;
+mod phantom;
+mod read;
+
+use self::layout::{Candidate, Layout};
+use self::read::Reading;
+use crate::artifact::{External, Out, Ports, Resources};
+use crate::artifacts::{CaseTable, CheckTable, Dataset, Finding, Severity};
+use crate::context::{ExternalFile, ExternalFiles, StageContext};
+use crate::error::StageError;
+use crate::kinds::listing::listing;
+use crate::stage::{ParamProblem, Stage};
+use fs_err as fs;
+use pipe_cache::hash_file;
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use self::patient::PatientRule;
+pub use self::phantom::Phantom;
+
+pub struct Import;
+
+pub const CASES: Out<CaseTable> = Out::new("cases");
+pub const CHECKS: Out<CheckTable> = Out::new("checks");
+/// Of a phantom only: the generated files.
+pub const DATASET: Out<Dataset> = Out::new("dataset");
+
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Params {
+    /// Folder with `dataset.json`, `imagesTr` and `labelsTr`; or `phantom` for a synthetic cohort (a folder of that
+    /// name is `./phantom`).
+    pub from: String,
+    /// Name of the data set, e.g. `Task04_Hippocampus`: the folder of this name below `from` when there is one;
+    /// otherwise `from` itself, which must then hold the data set of this name.
+    #[serde(default)]
+    pub task: Option<String>,
+    /// Stop the pipeline at anything that would exclude a case, instead of going on without it.
+    #[serde(default)]
+    pub strict: bool,
+    /// How the name of a case tells the patient. Every case is its own patient unless said otherwise; a phantom has
+    /// pairs.
+    #[serde(default)]
+    pub patient: Option<PatientRule>,
+    /// What to do with an image that has no label.
+    #[serde(default)]
+    pub unlabelled: Unlabelled,
+    /// Size and seed of the synthetic cohort; only with `from: phantom`.
+    #[serde(default)]
+    pub phantom: Option<Phantom>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unlabelled {
+    /// Leave the case out and report it as an error.
+    #[default]
+    Exclude,
+    /// Take the case without label.
+    Keep,
+}
+
+impl Params {
+    fn is_phantom(&self) -> bool {
+        self.from == "phantom"
+    }
+
+    fn patient_rule(&self) -> PatientRule {
+        let default = if self.is_phantom() { PatientRule::IdPairs } else { PatientRule::EachCase };
+        self.patient.unwrap_or(default)
+    }
+}
+
+impl Stage for Import {
+    const KIND: &'static str = "import";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "Reads a data set, checks every file and lists the cases that can be used.";
+    type Params = Params;
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        let mut problems = Vec::new();
+        let mut problem = |parameter, message: String, help: &str| {
+            problems.push(ParamProblem { parameter, message, help: help.into() });
+        };
+        if params.from.is_empty() {
+            problem("from", "is empty".into(), "name a folder, or `phantom` for a synthetic cohort");
+        }
+        if params.phantom.is_some() && !params.is_phantom() {
+            let message = format!("describes a synthetic cohort, but `from` is `{}`", params.from);
+            problem("phantom", message, "use `from: phantom`, or leave `phantom` out");
+        }
+        if params.task.is_some() && params.is_phantom() {
+            problem("task", "a phantom has no task".into(), "leave `task` out");
+        }
+        if let Some(task) = params.task.as_deref().filter(|task| !is_plain_name(task)) {
+            problem(
+                "task",
+                format!("`{task}` is no name of a folder"),
+                "use a name such as `Task04_Hippocampus`",
+            );
+        }
+        let phantom = params.phantom.clone().unwrap_or_default();
+        if phantom.cases == 0 {
+            problem("phantom", "has no cases".into(), "use `cases: 40`");
+        }
+        let sizes = phantom::MIN_SIZE..=phantom::MAX_SIZE;
+        if phantom.shape.iter().any(|size| !sizes.contains(size)) {
+            let message =
+                format!("shape {:?} is not within {} to {}", phantom.shape, sizes.start(), sizes.end());
+            problem("phantom", message, "use `shape: [30, 38, 30]` (z, y, x)");
+        }
+        problems
+    }
+
+    fn declare(params: &Params, ports: &mut Ports) {
+        ports.writes(&CASES).writes(&CHECKS).needs(Resources::PARALLEL);
+        if params.is_phantom() {
+            ports.writes(&DATASET);
+            return;
+        }
+        let own = [Dataset::MANIFEST, Dataset::IMAGES, Dataset::LABELS].map(PathBuf::from);
+        let below =
+            params.task.iter().flat_map(|task| own.iter().map(move |part| Path::new(task).join(part)));
+        ports.reads_files(External {
+            name: "data",
+            parameter: "from",
+            path: PathBuf::from(&params.from),
+            parts: below.chain(own.iter().cloned()).collect(),
+        });
+    }
+
+    fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
+        let files = if params.is_phantom() {
+            let root = context.output_dir(&DATASET)?;
+            phantom::write(&params.phantom.clone().unwrap_or_default(), root)?;
+            list(root)?
+        } else {
+            dataset_files(params, context.external("data")?)?
+        };
+        let layout = read_layout(params, &files)?;
+        let readings = read_all(&layout.candidates, &files, context)?;
+        let (table, checks) = judge::judge(params, layout, &readings);
+        report(&table, &checks, readings.len(), context);
+        refuse(params, &table, &checks)?;
+        context.write(&CASES, &table)?;
+        context.write(&CHECKS, &checks)
+    }
+}
+
+fn is_plain_name(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
+}
+
+/// The files that a stage just wrote below `root`, hashed.
+fn list(root: &Path) -> Result<ExternalFiles, StageError> {
+    let mut paths = vec![Dataset::MANIFEST.to_owned()];
+    for folder in [Dataset::IMAGES, Dataset::LABELS] {
+        let dir = root.join(folder);
+        for entry in fs::read_dir(&dir).map_err(StageError::io("list", &dir))? {
+            let name = entry.map_err(StageError::io("list", &dir))?.file_name();
+            paths.push(format!("{folder}/{}", name.to_string_lossy()));
+        }
+    }
+    paths.sort();
+    let file = |path: String| {
+        let full = root.join(&path);
+        let digest = hash_file(&full).map_err(StageError::inner("hashing the generated data set"))?;
+        let size = fs::metadata(&full).map_err(StageError::io("look at", &full))?.len();
+        Ok(ExternalFile { path, digest, size })
+    };
+    let files: Result<Vec<_>, StageError> = paths.into_par_iter().map(file).collect();
+    Ok(ExternalFiles { root: root.to_owned(), files: files? })
+}
+
+/// The files of the data set itself, relative to its own root.
+fn dataset_files(params: &Params, external: &ExternalFiles) -> Result<ExternalFiles, StageError> {
+    if external.files.is_empty() {
+        let below = params
+            .task
+            .as_ref()
+            .map(|task| format!(" or `{task}/{}`", Dataset::MANIFEST))
+            .unwrap_or_default();
+        return Err(StageError::Data(format!(
+            "`{}` holds no data set: there is no `{}`, `{}` or `{}` in it{below}",
+            params.from,
+            Dataset::MANIFEST,
+            Dataset::IMAGES,
+            Dataset::LABELS
+        )));
+    }
+    let inner = |file: &ExternalFile| {
+        let path = file.path.strip_prefix(params.task.as_deref()?)?.strip_prefix('/')?;
+        Some(ExternalFile { path: path.to_owned(), ..file.clone() })
+    };
+    let below: Vec<ExternalFile> = external.files.iter().filter_map(inner).collect();
+    match &params.task {
+        Some(task) if !below.is_empty() => Ok(ExternalFiles { root: external.root.join(task), files: below }),
+        _ => Ok(external.clone()),
+    }
+}
+
+fn read_layout(params: &Params, files: &ExternalFiles) -> Result<Layout, StageError> {
+    let has_manifest = files.files.iter().any(|file| file.path == Dataset::MANIFEST);
+    let path = files.root.join(Dataset::MANIFEST);
+    let manifest =
+        if has_manifest { Some(fs::read(&path).map_err(StageError::io("read", &path))?) } else { None };
+    let layout = layout::read(manifest.as_deref(), &files.files);
+    let name = &layout.dataset.name;
+    match &params.task {
+        // `Task04_Hippocampus` is the folder, `Hippocampus` the name inside `dataset.json`.
+        Some(task)
+            if files.root == Path::new(&params.from)
+                && !name.is_empty()
+                && task != name
+                && !task.ends_with(&format!("_{name}")) =>
+        {
+            Err(StageError::Data(format!(
+                "`{}` holds the data set `{name}`, not `{task}`, and no folder `{task}`",
+                params.from
+            )))
+        }
+        _ => Ok(layout),
+    }
+}
+
+fn read_all(
+    candidates: &[Candidate],
+    files: &ExternalFiles,
+    context: &StageContext,
+) -> Result<Vec<Reading>, StageError> {
+    let done = AtomicUsize::new(0);
+    let read = |candidate: &Candidate| {
+        let reading = read::read(candidate, files, context)?;
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        context.progress(done, candidates.len(), "cases", candidate.id.as_str());
+        Ok(reading)
+    };
+    candidates.par_iter().map(read).collect()
+}
+
+fn report(table: &CaseTable, checks: &CheckTable, candidates: usize, context: &StageContext) {
+    let excluded = candidates - table.cases.len();
+    let [errors, warnings, notes] =
+        [Severity::Error, Severity::Warning, Severity::Note].map(|severity| checks.count(severity));
+    context.fact("cases", table.cases.len());
+    context.fact("patients", table.patients().len());
+    context.fact("excluded", excluded);
+    context.fact("errors", errors);
+    context.fact("warnings", warnings);
+    if errors + warnings + notes > 0 {
+        context.warn(format!(
+            "{excluded} of {candidates} cases excluded; {errors} errors, {warnings} warnings and {notes} notes are in \
+             `checks.csv`"
+        ));
+    }
+}
+
+/// Stops when there is nothing to go on with, or at any error when the user wants that.
+fn refuse(params: &Params, table: &CaseTable, checks: &CheckTable) -> Result<(), StageError> {
+    if !params.strict && !table.cases.is_empty() {
+        return Ok(());
+    }
+    let line = |finding: &Finding| match finding.file.as_str() {
+        "" => finding.problem.clone(),
+        file => format!("`{file}`: {}", finding.problem),
+    };
+    let errors: Vec<String> =
+        checks.findings.iter().filter(|finding| finding.severity == Severity::Error).map(line).collect();
+    match (table.cases.is_empty(), errors.is_empty()) {
+        (true, true) => Err(StageError::Data(format!("`{}` holds no case", params.from))),
+        (true, false) => {
+            Err(StageError::Data(format!("no case can be used; {}", listing("errors", &errors))))
+        }
+        (false, true) => Ok(()),
+        (false, false) => Err(StageError::Data(listing("errors", &errors))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,17 @@
+//! Every stage kind, one file each.
+
+pub mod command;
+pub mod crop;
+pub mod dedup;
+pub mod downsample;
+pub mod ensemble;
+pub mod evaluate;
+pub mod export;
+pub mod import;
+pub(crate) mod inference;
+pub mod inspect;
+pub(crate) mod listing;
+pub(crate) mod open;
+pub mod prepare;
+pub mod split;
+pub mod train;

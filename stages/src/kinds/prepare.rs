@@ -1,0 +1,225 @@
+//! From source files to the grid that a network sees: what `crop` and `downsample` share. One case at a time.
+
+use crate::artifact::{Artifact, Out};
+use crate::artifacts::table_file::seven_digits;
+use crate::artifacts::{Case, CaseTable, Region, VolumeRow, Volumes, VolumesInfo};
+use crate::context::StageContext;
+use crate::error::StageError;
+use crate::kinds::listing::listing;
+use crate::kinds::open;
+use crate::stage::ParamProblem;
+use pipe_cache::Digest;
+use pipe_imaging::normalize::{Normalization, NormalizeError};
+use pipe_imaging::transform::{Transform, TransformError};
+use pipe_imaging::{Geometry, Image, LabelMap, check, crop};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use thiserror::Error;
+
+/// How intensities are brought to a common scale, image by image and channel by channel, after cropping and
+/// resampling.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalize {
+    /// Mean 0 and standard deviation 1 over all voxels.
+    #[default]
+    Zscore,
+    /// Mean 0 and standard deviation 1 over the voxels that are not 0; the others stay 0.
+    ZscoreNonzero,
+    /// From 0 to 1.
+    MinMax,
+    /// As stored.
+    None,
+}
+
+impl From<Normalize> for Normalization {
+    fn from(normalize: Normalize) -> Self {
+        match normalize {
+            Normalize::Zscore => Self::Zscore,
+            Normalize::ZscoreNonzero => Self::ZscoreNonzero,
+            Normalize::MinMax => Self::MinMax,
+            Normalize::None => Self::None,
+        }
+    }
+}
+
+/// An image as a network sees it, and the way back.
+pub struct PreparedImage {
+    /// On the target grid of `transform`.
+    pub image: Image,
+    pub transform: Transform,
+    /// A region was asked for but the image is 0 everywhere, so it stayed whole.
+    pub blank: bool,
+}
+
+/// An image that cannot be prepared.
+#[derive(Debug, Error)]
+pub enum PrepareError {
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    #[error(transparent)]
+    Normalize(#[from] NormalizeError),
+}
+
+/// Prepares an image, with or without label, in the way that `info` records.
+pub fn prepare_image(source: &Image, info: &VolumesInfo) -> Result<PreparedImage, PrepareError> {
+    let mut transform = Transform::new(source.geometry()).canonical();
+    let mut blank = false;
+    if info.region == Region::Nonzero {
+        let upright = transform.apply_image(source)?;
+        let grid = upright.geometry();
+        let window = crop::nonzero_window(&upright).map(|window| window.grown_mm([info.margin_mm; 3], grid));
+        match window.and_then(|window| window.clamped(grid.shape)) {
+            Some(window) => transform = transform.crop(window)?,
+            None => blank = true,
+        }
+    }
+    if let Some(spacing_mm) = info.spacing_mm {
+        transform = transform.resample_to_spacing(spacing_mm)?;
+    }
+    let mut image = transform.apply_image(source)?;
+    info.normalization.apply(&mut image)?;
+    Ok(PreparedImage { image, transform, blank })
+}
+
+/// Prepares every case of `table` into the output `port`. Cases that were prepared in the same way before are taken
+/// from the item memo.
+pub(super) fn prepare_cases(
+    table: &CaseTable,
+    info: VolumesInfo,
+    port: &Out<Volumes>,
+    context: &StageContext,
+) -> Result<(), StageError> {
+    if table.cases.is_empty() {
+        return Err(StageError::Data("the case table holds no case".into()));
+    }
+    let root = context.output_dir(port)?;
+    let done = AtomicUsize::new(0);
+    let prepare = |case: &Case| {
+        let key = json!({
+            "id": case.id,
+            "images": case.images.iter().map(|file| file.digest).collect::<Vec<Digest>>(),
+            "label": case.label.as_ref().map(|file| file.digest),
+            "region": info.region,
+            "margin_mm": info.margin_mm,
+            "spacing_mm": info.spacing_mm,
+            "normalization": info.normalization,
+        });
+        let made = context.memo(&key, root, |dir| Made::make(case, &info, dir, context))?;
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        context.progress(done, table.cases.len(), "cases", case.id.as_str());
+        Ok(made)
+    };
+    let made: Vec<Made> = table.cases.par_iter().map(prepare).collect::<Result<_, StageError>>()?;
+    report(table, &made, context);
+    let rows = table.cases.iter().zip(made).map(|(case, made)| made.row(case)).collect();
+    Volumes::new(info, rows, root).store(root)
+}
+
+/// What the memo keeps of a prepared case beside its files. Depends on nothing but the memo's key.
+#[derive(Debug, Serialize, Deserialize)]
+struct Made {
+    channels: usize,
+    source: Geometry,
+    target: Geometry,
+    blank: bool,
+}
+
+impl Made {
+    fn make(case: &Case, info: &VolumesInfo, dir: &Path, context: &StageContext) -> Result<Self, StageError> {
+        let source = open::image(case, context)?;
+        let doing = || format!("preparing case `{}`", case.id);
+        let PreparedImage { image, transform, blank } =
+            prepare_image(&source, info).map_err(StageError::inner(doing()))?;
+        let label = match open::label(case, context)? {
+            Some(label) => {
+                let label = on_grid_of(source.geometry(), label, case)?;
+                Some(transform.apply_label(&label).map_err(StageError::inner(doing()))?)
+            }
+            None => None,
+        };
+        Volumes::write_case(dir, &case.id, &image, label.as_ref(), &transform)?;
+        Ok(Self { channels: image.channels(), source: *transform.source(), target: *transform.target(), blank })
+    }
+
+    fn row(self, case: &Case) -> VolumeRow {
+        VolumeRow {
+            id: case.id.clone(),
+            patient: case.patient.clone(),
+            channels: self.channels,
+            shape: self.target.shape.0,
+            spacing_mm: self.target.spacing_mm().map(seven_digits),
+            source_shape: self.source.shape.0,
+            source_spacing_mm: self.source.spacing_mm().map(seven_digits),
+            label: case.label.clone(),
+        }
+    }
+}
+
+/// Gives a label map the grid of its image, for its voxels belong to those of the image: headers may differ in where
+/// they say that both lie, of which an import warns.
+fn on_grid_of(image: &Geometry, label: LabelMap, case: &Case) -> Result<LabelMap, StageError> {
+    if is_another_grid(image, label.geometry()) {
+        return Err(StageError::Data(format!(
+            "case `{}`: image has {} but its label has {}",
+            case.id,
+            describe(image),
+            describe(label.geometry())
+        )));
+    }
+    let (voxels, _) = label.into_parts();
+    LabelMap::new(voxels, *image).map_err(StageError::inner(format!("placing the label of case `{}`", case.id)))
+}
+
+/// Whether voxels of the two grids cannot be paired by their indices.
+fn is_another_grid(one: &Geometry, other: &Geometry) -> bool {
+    check::check_grids(one, other).is_some_and(|finding| finding.severity() == check::Severity::Error)
+}
+
+fn describe(grid: &Geometry) -> String {
+    let [z, y, x] = grid.spacing_mm().map(seven_digits);
+    format!("{} voxels of {z}×{y}×{x} mm (z×y×x), {}", grid.shape, grid.orientation())
+}
+
+fn report(table: &CaseTable, made: &[Made], context: &StageContext) {
+    let shapes: Vec<[f64; 3]> = made.iter().map(|made| made.target.shape.0.map(|size| size as f64)).collect();
+    let spacings: Vec<[f64; 3]> = made.iter().map(|made| made.target.spacing_mm()).collect();
+    context.fact("cases", table.cases.len());
+    context.fact("unlabelled", table.cases.iter().filter(|case| case.label.is_none()).count());
+    context.fact("median shape", median(&shapes).to_vec());
+    context.fact("median spacing mm", median(&spacings).map(seven_digits).to_vec());
+    let pairs = table.cases.iter().zip(made);
+    let blank: Vec<String> = pairs.filter(|(_, made)| made.blank).map(|(case, _)| case.id.clone()).collect();
+    if !blank.is_empty() {
+        context.warn(listing("images are 0 everywhere and stay whole", &blank));
+    }
+}
+
+/// The median along each axis; of an even number the mean of the middle two. Not of nothing.
+pub(super) fn median(values: &[[f64; 3]]) -> [f64; 3] {
+    [0, 1, 2].map(|axis| {
+        let mut sorted: Vec<f64> = values.iter().map(|value| value[axis]).collect();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = (sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        f64::midpoint(low, high)
+    })
+}
+
+/// What is wrong with a voxel size.
+pub(super) fn check_spacing(spacing_mm: Option<[f64; 3]>) -> Option<ParamProblem> {
+    let spacing = spacing_mm.filter(|sizes| !sizes.iter().all(|size| size.is_finite() && *size > 0.0))?;
+    Some(ParamProblem {
+        parameter: "spacing_mm",
+        message: format!("{spacing:?} is no voxel size"),
+        help: "use three positive numbers in the order z, y, x, such as [1, 1, 1]".into(),
+    })
+}
+
+#[cfg(test)]
+pub(super) mod cohort;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+use super::cohort::{Cohort, image, label, turned};
+use crate::artifacts::FileRef;
+use crate::error::StageError;
+use crate::kinds::crop::{Crop, VOLUMES};
+use crate::testing::{TestRun, real_data};
+use pipe_imaging::{Geometry, Image, LabelMap, nifti};
+use serde_json::{Value, json};
+
+#[track_caller]
+fn crop(cohort: &Cohort, params: Value) -> TestRun {
+    cohort.run::<Crop>(params).expect("crop works")
+}
+
+#[track_caller]
+fn refusal(cohort: &Cohort, params: Value) -> String {
+    cohort.run::<Crop>(params).expect_err("crop fails").chain()
+}
+
+fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start").install(work)
+}
+
+#[test]
+fn one_more_case_than_195_prepares_one() {
+    let mut cohort = Cohort::of(195);
+    assert_eq!(crop(&cohort, json!({})).memo_misses, 195);
+    cohort.add_next();
+    let run = crop(&cohort, json!({}));
+    assert_eq!(run.memo_misses, 1);
+    assert_eq!(run.load(&VOLUMES).rows.len(), 196);
+    assert_eq!(run.facts["cases"], 196);
+}
+
+#[test]
+fn a_case_is_prepared_again_when_a_file_or_a_parameter_changes_and_not_when_its_path_or_patient_does() {
+    let mut cohort = Cohort::of(3);
+    crop(&cohort, json!({}));
+    cohort.table.cases[0].patient = "somebody else".into();
+    cohort.table.cases[1].images[0].path = "moved/c001.nii".into();
+    let run = crop(&cohort, json!({}));
+    assert_eq!(run.memo_misses, 0);
+    assert_eq!(run.load(&VOLUMES).rows[0].patient, "somebody else");
+
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    let mut bytes = Vec::new();
+    nifti::encode_image(&image(&grid, 99), &mut bytes).expect("image can be written");
+    cohort.replace_image("c002", &bytes);
+    assert_eq!(crop(&cohort, json!({})).memo_misses, 1);
+    cohort.table.cases[0].label = None;
+    assert_eq!(crop(&cohort, json!({})).memo_misses, 1);
+    for params in [
+        json!({ "normalize": "min-max" }),
+        json!({ "spacing_mm": [1, 1, 2] }),
+        json!({ "region": "nonzero" }),
+        json!({ "region": "nonzero", "margin_mm": 1 }),
+    ] {
+        assert_eq!(crop(&cohort, params.clone()).memo_misses, 3, "{params}");
+        assert_eq!(crop(&cohort, params.clone()).memo_misses, 0, "{params}");
+    }
+}
+
+#[test]
+fn one_thread_and_three_write_the_same_bytes_and_so_does_the_memo() {
+    let params = || json!({ "region": "nonzero", "spacing_mm": [1.5, 0.8, 1.1] });
+    let content = |threads: usize| {
+        let cohort = Cohort::of(12);
+        let [first, again] = [(); 2].map(|()| in_pool(threads, || crop(&cohort, params()).content(VOLUMES.name)));
+        assert_eq!(first, again);
+        first
+    };
+    let one = content(1);
+    assert_eq!(one.len(), 12 * 3 + 2);
+    assert_eq!(one, content(3));
+}
+
+#[test]
+fn a_label_that_was_turned_and_cut_comes_back_voxel_by_voxel() {
+    let grid = turned([7, 8, 9], [1.0, 2.0, 0.5]);
+    let (source, mut masked) = (label(&grid), image(&grid, 1));
+    // The label lies inside the region: what is cut away is background.
+    masked.as_mut_slice().iter_mut().zip(source.as_slice()).for_each(|(value, label)| {
+        *value *= f32::from(u8::from(*label != 0));
+    });
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&masked], Some(&source));
+    let run = crop(&cohort, json!({ "region": "nonzero", "normalize": "none" }));
+    let volumes = run.load(&VOLUMES);
+    let (transform, prepared) = (volumes.transform("c").expect("transform"), volumes.label("c").expect("label"));
+    let prepared = prepared.expect("the case has a label");
+    assert!(transform.is_lossless());
+    // Stored z, y, x run right, inferior, posterior; one voxel of border is cut from each side. Turned: S, A, R.
+    assert_eq!(prepared.shape().0, [6, 7, 5]);
+    assert!(prepared.geometry().orientation().is_ras());
+    assert_eq!(transform.invert_label(&prepared).expect("inverse").as_slice(), source.as_slice());
+    let sorted = |label: &LabelMap| {
+        let mut values: Vec<u8> = label.as_slice().iter().copied().filter(|value| *value != 0).collect();
+        values.sort_unstable();
+        values
+    };
+    assert_eq!(sorted(&prepared), sorted(&source));
+    let row = volumes.row("c").expect("row");
+    assert_eq!((row.shape, row.source_shape), ([6, 7, 5], [7, 8, 9]));
+    assert_eq!((row.spacing_mm, row.source_spacing_mm), ([0.5, 2.0, 1.0], [1.0, 0.5, 2.0]));
+    assert_eq!(row.label, cohort.table.cases[0].label);
+    assert_eq!(volumes.image("c").expect("image").geometry(), transform.target());
+}
+
+/// A 4×5×6 image that is 0 but for voxels (1, 2, 3) and (2, 2, 4).
+fn two_voxels() -> Image {
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    let mut values = vec![0.0; 120];
+    values[30 + 12 + 3] = 5.0;
+    values[60 + 12 + 4] = -2.0;
+    Image::from_vec(values, 1, grid).expect("120 voxels")
+}
+
+#[test]
+fn the_region_is_the_box_of_what_is_not_zero_and_its_margin_ends_at_the_border() {
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&two_voxels()], None);
+    let prepared = |margin: f64| {
+        let params = json!({ "region": "nonzero", "margin_mm": margin, "normalize": "none" });
+        crop(&cohort, params).load(&VOLUMES).image("c").expect("image")
+    };
+    let tight = prepared(0.0);
+    assert_eq!(tight.shape().0, [2, 1, 2]);
+    assert_eq!(tight.as_slice(), [5.0, 0.0, 0.0, -2.0]);
+    assert_eq!(tight.geometry().affine.apply([0.0; 3]), [3.0, 2.0, 1.0]);
+    assert_eq!(prepared(1.0).shape().0, [4, 3, 4]);
+    assert_eq!(prepared(2.0).shape().0, [4, 5, 5]);
+    assert_eq!(prepared(1e300).as_slice(), two_voxels().as_slice());
+}
+
+#[test]
+fn an_image_of_zeros_stays_whole_with_a_warning_each_time() {
+    let grid = Geometry::with_spacing([2, 2, 2], [1.0; 3]);
+    let zeros = Image::from_vec(vec![0.0; 8], 1, grid).expect("eight voxels");
+    let mut cohort = Cohort::new();
+    cohort.add("empty", &[&zeros], None);
+    cohort.add("full", &[&two_voxels()], None);
+    for _ in 0..2 {
+        let run = crop(&cohort, json!({ "region": "nonzero" }));
+        assert_eq!(run.warnings, ["1 images are 0 everywhere and stay whole:\n  empty"]);
+        assert_eq!(run.load(&VOLUMES).row("empty").expect("row").shape, [2, 2, 2]);
+    }
+    assert_eq!(crop(&cohort, json!({})).warnings, [] as [&str; 0]);
+}
+
+#[test]
+fn intensities_are_normalised_after_resampling() {
+    let cohort = Cohort::of(1);
+    let run = crop(&cohort, json!({ "spacing_mm": [0.7, 1.3, 2.0] }));
+    let volumes = run.load(&VOLUMES);
+    let prepared = volumes.image("c000").expect("image");
+    let count = prepared.as_slice().len() as f64;
+    let mean = prepared.as_slice().iter().map(|value| f64::from(*value)).sum::<f64>() / count;
+    let variance = prepared.as_slice().iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>() / count;
+    // Values are f32: each is off by up to 2^-24 of itself.
+    assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-6, "mean {mean}, variance {variance}");
+    // 4, 5 and 6 mm in voxels of 0.7, 1.3 and 2 mm.
+    assert_eq!(prepared.shape().0, [6, 4, 3]);
+    assert_eq!(volumes.info.spacing_mm, Some([0.7, 1.3, 2.0]));
+    let values = |params: Value| crop(&cohort, params).load(&VOLUMES).image("c000").expect("image");
+    let (low, high) = values(json!({ "normalize": "min-max" }))
+        .as_slice()
+        .iter()
+        .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)));
+    assert_eq!((low, high), (0.0, 1.0));
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    assert_eq!(values(json!({ "normalize": "none" })).as_slice(), image(&grid, 0).as_slice());
+}
+
+#[test]
+fn files_of_a_case_are_channels_in_their_order_with_one_region() {
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    let mut other = vec![0.0; 120];
+    other[0] = 3.0;
+    let other = Image::from_vec(other, 1, grid).expect("120 voxels");
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&two_voxels(), &other], None);
+    let volumes = crop(&cohort, json!({ "region": "nonzero", "normalize": "none" })).load(&VOLUMES);
+    let prepared = volumes.image("c").expect("image");
+    // From voxel (0, 0, 0) of the second channel to (2, 2, 4) of the first.
+    assert_eq!((prepared.channels(), prepared.shape().0), (2, [3, 3, 5]));
+    assert_eq!(prepared.channel(0)[15 + 10 + 3], 5.0);
+    assert_eq!(prepared.channel(1)[0], 3.0);
+    assert_eq!(volumes.row("c").expect("row").channels, 2);
+}
+
+#[test]
+fn a_case_without_label_has_no_label_file() {
+    let mut cohort = Cohort::of(2);
+    cohort.table.cases[1].label = None;
+    let run = crop(&cohort, json!({}));
+    let volumes = run.load(&VOLUMES);
+    assert!(volumes.label("c000").expect("readable").is_some());
+    assert!(volumes.label("c001").expect("readable").is_none());
+    assert!(!run.dir(VOLUMES.name).join("labels/c001.npy").exists());
+    assert_eq!(run.facts["unlabelled"], 1);
+}
+
+#[test]
+fn a_label_map_whose_header_puts_it_elsewhere_keeps_its_voxels() {
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    let mut shifted = grid;
+    shifted.affine.0[0][3] = 40.0;
+    let (voxels, _) = label(&grid).into_parts();
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&image(&grid, 1)], Some(&LabelMap::new(voxels, shifted).expect("same shape")));
+    let volumes = crop(&cohort, json!({})).load(&VOLUMES);
+    let prepared = volumes.label("c").expect("readable").expect("the case has a label");
+    assert_eq!(prepared.as_slice(), label(&grid).as_slice());
+    assert_eq!(prepared.geometry(), volumes.image("c").expect("image").geometry());
+}
+
+#[test]
+fn a_label_map_of_another_grid_is_refused_with_both_grids() {
+    let mut cohort = Cohort::new();
+    let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
+    cohort.add("c", &[&image(&grid, 1)], Some(&label(&Geometry::with_spacing([4, 5, 7], [1.0; 3]))));
+    assert_eq!(
+        refusal(&cohort, json!({})),
+        "case `c`: image has 4×5×6 voxels of 1×1×1 mm (z×y×x), RAS but its label has 4×5×7 voxels of 1×1×1 mm (z×y×x), RAS"
+    );
+}
+
+#[test]
+fn a_damaged_file_stops_the_stage_and_is_named_with_its_case() {
+    let mut cohort = Cohort::of(3);
+    let mut bytes = Vec::new();
+    nifti::encode_image(&image(&Geometry::with_spacing([4, 5, 6], [1.0; 3]), 1), &mut bytes).expect("written");
+    cohort.replace_image("c001", &bytes[..bytes.len() - 1]);
+    let text = refusal(&cohort, json!({}));
+    assert!(text.starts_with("reading `data/c001_0.nii.gz` of case `c001`: "), "{text}");
+    cohort.replace_image("c001", b"no image at all");
+    let text = refusal(&cohort, json!({}));
+    assert!(text.starts_with("reading `data/c001_0.nii.gz` of case `c001`: "), "{text}");
+}
+
+#[test]
+fn voxels_that_are_no_numbers_stop_the_stage_with_the_case() {
+    let grid = Geometry::with_spacing([1, 1, 4], [1.0; 3]);
+    let image = Image::from_vec(vec![1.0, f32::NAN, 2.0, f32::INFINITY], 1, grid).expect("four voxels");
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&image], None);
+    assert_eq!(refusal(&cohort, json!({})), "preparing case `c`: channel 0 has 2 voxels that are NaN or infinite");
+}
+
+#[test]
+fn a_file_that_is_gone_an_id_that_is_a_path_and_a_table_without_cases_are_told() {
+    let mut cohort = Cohort::of(1);
+    let file = FileRef { path: "gone.nii.gz".into(), digest: pipe_cache::Digest::of_bytes(b"gone") };
+    cohort.table.cases[0].images = vec![file];
+    assert!(refusal(&cohort, json!({})).contains("is at hand"));
+    for id in ["../c", "a/b", "..", "/c", ""] {
+        let mut cohort = Cohort::of(1);
+        cohort.table.cases[0].id = id.into();
+        let expected = format!("case `{id}` cannot be stored: its name is no name of a file");
+        assert_eq!(refusal(&cohort, json!({})), expected);
+    }
+    assert_eq!(refusal(&Cohort::new(), json!({})), "the case table holds no case");
+}
+
+#[test]
+fn the_stage_stops_when_it_is_asked_to() {
+    let cohort = Cohort::of(3);
+    cohort.space.interrupt();
+    let error = cohort.run::<Crop>(json!({})).expect_err("it was interrupted");
+    assert!(matches!(error, StageError::Interrupted), "{error}");
+}
+
+#[test]
+fn real_cases_come_out_as_nibabel_and_scipy_make_them() {
+    let Some(_root) = real_data("Task04_Hippocampus") else { return };
+}

@@ -1,0 +1,58 @@
+//! The section on how the figures came about: definitions, networks and the library that ran them.
+
+use super::figures::{count, metric_name, percent};
+use super::markup::{Element, element, name, number, table};
+use crate::artifacts::MetricsSummary;
+use crate::artifacts::metrics::PredictionFacts;
+
+pub(super) fn section(summary: &MetricsSummary) -> Element {
+    let section = element("section").with("id", "method").child(element("h2").text("Method"));
+    let section = section.child(element("h3").text("Definitions")).child(definitions(summary));
+    section.children(prediction(&summary.prediction))
+}
+
+/// The metrics first, then what holds for all of them.
+fn definitions(summary: &MetricsSummary) -> Element {
+    let is_metric = |key: &str| summary.metrics.iter().any(|metric| metric.metric == key);
+    let (metrics, general): (Vec<_>, Vec<_>) = summary.definitions.iter().partition(|(key, _)| is_metric(key));
+    let entries = metrics.into_iter().chain(general);
+    element("dl").children(entries.flat_map(|(key, text)| {
+        let title = match key.as_str() {
+            "mean_foreground_dice" => "Mean foreground Dice".into(),
+            key => capitalised(&metric_name(key)),
+        };
+        [element("dt").text(title), element("dd").text(text)]
+    }))
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}
+
+fn prediction(facts: &PredictionFacts) -> Vec<Element> {
+    let total: f64 = facts.members.iter().map(|member| member.weight).sum();
+    let rows = facts.members.iter().map(|member| {
+        let digest = member.digest.to_string();
+        let short: String = digest.chars().take(16).collect();
+        element("tr")
+            .child(element("td").child(name(&member.name)))
+            .child(number("td", percent(member.weight / total)))
+            .child(element("td").child(element("code").with("title", digest).text(short)))
+    });
+    let columns = ["Network", "#Weight", "blake3 of the ONNX file"].map(String::from);
+    let mirrored = if facts.mirror { "every image was also predicted mirrored, and the results averaged" } else { "images were not mirrored" };
+    let text = format!(
+        "{} predicted in patches that overlap by {}; {mirrored}. The networks ran in {} {}.",
+        count(facts.members.len(), "network", "networks"),
+        percent(facts.overlap),
+        facts.runtime.name,
+        facts.runtime.version,
+    );
+    vec![
+        element("h3").text("Prediction"),
+        element("p").text(text),
+        table(&columns, [element("tbody").children(rows)]),
+        element("p").class("note").text("Build of the library: ").child(name(&facts.runtime.build)),
+    ]
+}

@@ -1,0 +1,50 @@
+//! The section on how the networks were trained: one picture each, all on the same axes.
+
+use super::curves::{self, Axes, NAMED_LABELS};
+use super::figures::{count, fixed};
+use super::markup::{Element, element, figure, name};
+use crate::artifacts::TrainingLog;
+use std::collections::BTreeSet;
+
+/// `None` without any training log.
+pub(super) fn section(trainings: &[(String, TrainingLog)]) -> Option<Element> {
+    if trainings.is_empty() {
+        return None;
+    }
+    let axes = Axes::of(trainings.iter().map(|(_, log)| log));
+    let figures = trainings.iter().map(|(training, log)| figure(curves::draw(training, log, &axes), caption(training, log)));
+    let section = element("section").with("id", "training").child(element("h2").text("Training"));
+    let section = section.child(element("p").text(introduction(trainings, &axes)));
+    Some(section.child(element("div").class("panels").children(figures)))
+}
+
+fn introduction(trainings: &[(String, TrainingLog)], axes: &Axes) -> String {
+    let mut text = format!("{}, on the same axes.", count(trainings.len(), "network was trained", "networks were trained"));
+    if trainings.len() == 1 {
+        text = "One network was trained.".into();
+    }
+    if axes.have_dice() {
+        text += " Validation Dice is the mean over the validation cases, label by label and over the labels; the dashed \
+                 line marks the epoch where the latter is highest.";
+    }
+    let labels = |log: &TrainingLog| log.dice.iter().map(|row| row.label).collect::<BTreeSet<_>>().len();
+    if trainings.iter().any(|(_, log)| labels(log) > NAMED_LABELS) {
+        text += " Thin lines are single labels.";
+    }
+    text
+}
+
+fn caption(training: &str, log: &TrainingLog) -> Element {
+    let epochs = count(log.rows.len(), "epoch", "epochs");
+    let best = log.best().and_then(|row| Some((row.epoch, row.validation_dice?)));
+    let outcome = match best {
+        Some((epoch, dice)) => format!("{epochs}; highest mean Dice {} after epoch {epoch}", fixed(dice, 3)),
+        None => format!("{epochs}, not validated"),
+    };
+    let broken = log.rows.iter().filter(|row| !row.loss.is_finite()).count();
+    let broken = match broken {
+        0 => String::new(),
+        broken => format!("; the loss is no number in {}", count(broken, "epoch", "epochs")),
+    };
+    element("figcaption").child(element("strong").child(name(training))).child(element("br")).text(outcome + &broken)
+}

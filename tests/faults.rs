@@ -1,0 +1,281 @@
+//! Kills, interrupts, damage and edits at the wrong moment: nothing wrong is served, and the next run is right.
+
+use crate::running::chain;
+use crate::space::TestSpace;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+
+const NOTHING: [&str; 0] = [];
+
+/// `slow` makes half of its output, then waits for `go`; `next` copies it.
+const SLOW: &str = r#"
+stages:
+  slow:
+    uses: command
+    with:
+      run: |
+        . ./wait.sh
+        echo slow >> "$LOG"
+        echo half > out/o/f
+        echo $$ > "$DIR/pid"
+        touch "$DIR/started"
+        wait_for go
+        cat data.txt > out/o/f
+      outputs: [o]
+      files: [wait.sh, data.txt]
+      environment: [LOG, DIR]
+  next:
+    uses: command
+    in: { slow: slow }
+    with: { run: 'echo next >> "$LOG"; cp in/slow/f out/o/f', outputs: [o], environment: [LOG] }
+"#;
+
+fn slow() -> TestSpace {
+    let space = TestSpace::new(SLOW);
+    space.write("data.txt", "whole");
+    space
+}
+
+/// What a broken-off run of [`slow`] must leave: no result, and a next run that does all of it.
+#[track_caller]
+fn finishes_next_time(space: &TestSpace) {
+    assert_eq!(space.files("results"), NOTHING);
+    assert_eq!(space.files(".pipe/actions-v1"), NOTHING);
+    space.write("go", "");
+    space.run(&[]).ran(&["next", "slow"]);
+    assert_eq!(space.read("results/pipeline/next/o/f"), "whole");
+    assert_eq!(left_over(space), NOTHING);
+    space.run(&[]).ran(&[]);
+}
+
+/// Files of processes that are gone.
+fn left_over(space: &TestSpace) -> Vec<String> {
+    let mut files = [space.files(".pipe/work"), space.files(".pipe/tmp"), space.files(".pipe/claims-v1")].concat();
+    let folders = fs::read_dir(space.path(".pipe/work")).unwrap();
+    files.extend(folders.map(|entry| entry.unwrap().path().display().to_string()));
+    files
+}
+
+#[test]
+fn an_interrupted_run_ends_with_130_and_the_next_one_finishes() {
+    for signal in ["INT", "TERM"] {
+        let space = slow();
+        let running = space.start(&[]);
+        space.wait_for("started");
+        running.signal(signal);
+        let report = running.finish();
+        report.code(130).says("stopped slow").says("skipped next").says("interrupted, run again to go on");
+        assert_eq!(report.ran, ["slow"]);
+        let program = format!("/proc/{}", space.read("pid").trim());
+        assert!(!Path::new(&program).exists(), "the program of the stage is still there");
+        finishes_next_time(&space);
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_programs_that_the_program_started() {
+    let space = TestSpace::new(
+        "stages: { slow: { uses: command, with: { run: 'sleep 300 & echo $! > $DIR/pid; touch $DIR/started; wait; \
+         touch out/o/f', outputs: [o], environment: [DIR] } } }\n",
+    );
+    let running = space.start(&[]);
+    space.wait_for("started");
+    running.signal("INT");
+    running.finish().code(130);
+    let pid = space.read("pid");
+    let alive = Path::new(&format!("/proc/{}", pid.trim())).exists();
+    let _ = std::process::Command::new("kill").arg(pid.trim()).stderr(std::process::Stdio::null()).status();
+    assert!(!alive, "`sleep` outlived the run");
+}
+
+#[test]
+fn what_was_done_before_an_interrupt_is_kept() {
+    let first = SLOW.replace("    uses: command\n    with:\n      run: |", "    uses: command\n    in: { first: first }\n    with:\n      run: |");
+    let space = TestSpace::new(&format!(
+        "{first}  first: {{ uses: command, with: {{ run: 'echo first >> $LOG; touch out/o/f', outputs: [o], environment: [LOG] }} }}\n"
+    ));
+    space.write("data.txt", "whole");
+    let running = space.start(&[]);
+    space.wait_for("started");
+    running.signal("INT");
+    running.finish().code(130);
+    space.write("go", "");
+    space.run(&[]).ran(&["next", "slow"]);
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_and_the_next_one_finishes() {
+    let space = slow();
+    let running = space.start(&[]);
+    space.wait_for("started");
+    running.signal("KILL");
+    assert_eq!(running.finish().code, None);
+    finishes_next_time(&space);
+}
+
+#[test]
+fn the_record_of_an_interrupted_run_says_so() {
+    let space = slow();
+    let running = space.start(&[]);
+    space.wait_for("started");
+    running.signal("INT");
+    running.finish().code(130);
+    space.pipe(&["list"]).code(0).prints("1 skipped, 1 interrupted");
+    space.pipe(&["why", "pipeline.yaml", "slow"]).code(0).prints("was interrupted").prints("now: would run");
+}
+
+#[test]
+fn an_input_edited_while_the_stage_runs_is_not_recorded() {
+    let space = slow();
+    let running = space.start(&[]);
+    space.wait_for("started");
+    space.write("data.txt", "later");
+    space.write("go", "");
+    running.finish().code(0).says("changed while the stage ran").says("data.txt");
+    space.run(&[]).ran(&["next", "slow"]);
+    assert_eq!(space.read("results/pipeline/next/o/f"), "later");
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn an_input_edited_and_changed_back_while_the_stage_runs_is_not_recorded() {
+    let space = slow();
+    let running = space.start(&[]);
+    space.wait_for("started");
+    space.write("data.txt", "other");
+    space.write("data.txt", "whole");
+    space.write("go", "");
+    running.finish().code(0).says("changed while the stage ran");
+    let again = space.run(&[]);
+    again.code(0);
+    assert!(again.ran.contains(&"slow".to_owned()), "{again}");
+}
+
+/// The object that holds exactly `content`.
+#[track_caller]
+fn object(space: &TestSpace, content: &str) -> std::path::PathBuf {
+    let files = space.files(".pipe/objects-v1");
+    let found = files.iter().map(|file| space.path(".pipe/objects-v1").join(file));
+    let found: Vec<_> = found.filter(|file| fs::read(file).unwrap() == content.as_bytes()).collect();
+    assert_eq!(found.len(), 1, "objects with {content:?}: {found:?}");
+    found[0].clone()
+}
+
+fn overwrite(file: &Path, content: &[u8]) {
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(file, content).unwrap();
+}
+
+#[test]
+fn a_corrupt_object_is_made_again_and_never_served() {
+    let space = chain();
+    overwrite(&object(&space, "one x1\ntwo x1\n"), b"one x1\ntwo x2\n");
+    fs::remove_dir_all(space.path("results")).unwrap();
+    space.run(&[]).ran(&["scale"]).says("running scale");
+    assert_eq!(space.read("results/chain/scale/scaled/lines"), "one x1\ntwo x1\n");
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn a_missing_or_cut_object_is_made_again() {
+    let space = chain();
+    fs::remove_file(object(&space, "one x1\ntwo x1\n2\n")).unwrap();
+    overwrite(&object(&space, "other"), b"oth");
+    space.run(&[]).ran(&["other", "total"]);
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn an_empty_cache_is_filled_again_and_the_results_stay_right() {
+    let space = chain();
+    fs::remove_dir_all(space.path(".pipe/objects-v1")).unwrap();
+    space.run(&[]).ran(&["clean", "other", "scale", "total"]);
+    assert_eq!(space.read("results/chain/total/count/all"), "one x1\ntwo x1\n2\n");
+    fs::remove_dir_all(space.path(".pipe")).unwrap();
+    space.run(&[]).ran(&["clean", "other", "scale", "total"]);
+}
+
+#[test]
+fn a_large_result_written_through_its_link_is_made_again() {
+    let space = TestSpace::new(
+        "stages: { large: { uses: command, with: { run: 'echo large >> $LOG; seq 1 40000 > out/o/f', outputs: [o], \
+         environment: [LOG] } } }\n",
+    );
+    space.run(&[]).ran(&["large"]);
+    let result = space.path("results/pipeline/large/o/f");
+    let right = fs::read(&result).unwrap();
+    let mut wrong = right.clone();
+    wrong[1_000] ^= 1;
+    overwrite(&result, &wrong);
+    space.run(&[]).code(0);
+    assert!(fs::read(&result).unwrap() == right, "the tampered result stands");
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn damaged_records_cost_time_and_nothing_else() {
+    let space = chain();
+    for file in space.files(".pipe/actions-v1") {
+        overwrite(&space.path(".pipe/actions-v1").join(file), b"{");
+    }
+    let report = space.run(&[]);
+    report.ran(&["clean", "other", "scale", "total"]).says("the record of its result is damaged");
+    for file in space.files(".pipe/runs") {
+        overwrite(&space.path(".pipe/runs").join(file), b"garbage");
+    }
+    overwrite(&space.path(".pipe/stat-v1"), b"garbage");
+    space.run(&[]).ran(&[]).says("warning");
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn what_a_stage_makes_must_be_files_and_folders() {
+    let space = TestSpace::new(
+        "stages: { link: { uses: command, with: { run: 'ln -s /etc/hostname out/o/f', outputs: [o] } } }\n",
+    );
+    let report = space.run(&[]);
+    // A link must not bring files that were not declared into a result.
+    report.code(1).says("symbolic link");
+}
+
+#[test]
+fn something_of_the_user_in_the_way_of_a_result_is_named_and_kept() {
+    let space = chain();
+    fs::remove_dir_all(space.path("results/chain/other/copy")).unwrap();
+    space.write("results/chain/other/copy/file/mine.txt", "mine");
+    space.run(&[]).code(1).says("results/chain/other/copy/file` is in the way");
+    assert_eq!(space.read("results/chain/other/copy/file/mine.txt"), "mine");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_is_named_with_the_reason() {
+    let space = chain();
+    space.write("data.txt", "three\n");
+    fs::set_permissions(space.path("."), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = space.command(&["run", "pipeline.yaml"]);
+    // Nothing is read-only to root: another user, to whom all of it is.
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(65_534).gid(65_534);
+    } else {
+        let read_only = std::process::Command::new("chmod").args(["-R", "a-w", ".pipe"]).current_dir(space.path(".")).status();
+        assert!(read_only.unwrap().success());
+    }
+    let Ok(output) = command.output() else {
+        eprintln!("SKIPPED: another user may not start {}", env!("CARGO_BIN_EXE_pipe"));
+        return;
+    };
+    let _ = std::process::Command::new("chmod").args(["-R", "u+w", ".pipe"]).current_dir(space.path(".")).status();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: cannot ") && stderr.contains(".pipe"), "{stderr}");
+    assert!(stderr.contains("Permission denied") && !stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn a_file_where_the_cache_should_be_is_named() {
+    let space = TestSpace::new("stages: { a: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n");
+    space.write(".pipe", "");
+    space.run(&[]).code(1).says("error: cannot create the cache folder").says(".pipe");
+}

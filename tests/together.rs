@@ -1,0 +1,103 @@
+//! Stages and processes side by side. Proved by files that wait for each other, never by time.
+
+use crate::space::TestSpace;
+
+fn waiting(script: &str) -> String {
+    let body = script.replace('\n', "\n        ");
+    format!(
+        "    uses: command\n    with:\n      outputs: [o]\n      files: [wait.sh]\n      environment: [LOG, DIR]\n      \
+         run: |\n        . ./wait.sh\n        {body}\n"
+    )
+}
+
+#[test]
+fn stages_that_need_nothing_of_each_other_run_at_the_same_time() {
+    let left = waiting("touch $DIR/left; wait_for right; touch out/o/f");
+    let right = waiting("touch $DIR/right; wait_for left; touch out/o/f");
+    let space = TestSpace::new(&format!("stages:\n  left:\n{left}  right:\n{right}"));
+    space.run(&["-j", "2"]).code(0);
+}
+
+/// Three stages that fail when they meet.
+fn jealous(resources: &str) -> TestSpace {
+    let script = waiting("mkdir $DIR/alone || exit 1; sleep 0.1; rmdir $DIR/alone; touch out/o/f");
+    let stage = |name: &str| format!("  {name}:\n    description: {name}\n    resources: {resources}\n{script}");
+    let different = |name: &str| stage(name).replace("touch out", &format!("echo {name}; touch out"));
+    TestSpace::new(&format!("stages:\n{}{}{}", different("a"), different("b"), different("c")))
+}
+
+#[test]
+fn with_one_thread_stages_run_one_by_one() {
+    jealous("{}").run(&["-j", "1"]).code(0);
+}
+
+#[test]
+fn stages_never_take_more_cpus_than_there_are() {
+    jealous("{ cpu: 2 }").run(&["-j", "3"]).code(0);
+    // More than there are at all: it runs, alone.
+    jealous("{ cpu: 64 }").run(&["-j", "2"]).code(0);
+}
+
+#[test]
+fn a_memory_request_above_the_machine_is_no_deadlock() {
+    jealous("{ cpu: 1, memory: 900T, gpu: 9 }").run(&["-j", "1"]).code(0);
+}
+
+#[test]
+fn two_processes_do_each_stage_once() {
+    let slow = waiting("echo slow >> $LOG; touch $DIR/started; wait_for go; echo slow > out/o/f");
+    let next = "    uses: command\n    in: { slow: slow }\n    with: { run: 'echo next >> $LOG; cp in/slow/f out/o/f', \
+                outputs: [o], environment: [LOG] }\n";
+    let space = TestSpace::new(&format!("stages:\n  slow:\n{slow}  next:\n{next}"));
+    let first = space.start(&[]);
+    space.wait_for("started");
+    let second = space.start(&[]);
+    // From here on the second can do nothing but wait for the first.
+    second.wait_until_it_says("running slow");
+    space.write("go", "");
+    let (first, second) = (first.finish(), second.finish());
+    assert_eq!((first.code, second.code), (Some(0), Some(0)), "{first}\n{second}");
+    let mut ran = [first.ran, second.ran].concat();
+    ran.sort();
+    assert_eq!(ran, ["next", "slow"]);
+    assert_eq!(space.read("results/pipeline/next/o/f"), "slow\n");
+    space.run(&[]).ran(&[]);
+}
+
+#[test]
+fn two_processes_with_different_pipelines_share_a_cache_without_waiting() {
+    let held = waiting("touch $DIR/started; wait_for go; touch out/o/f");
+    let space = TestSpace::new(&format!("stages:\n  held:\n{held}"));
+    space.write("free.yaml", "stages: { free: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n");
+    let first = space.start(&[]);
+    space.wait_for("started");
+    space.pipe(&["run", "free.yaml"]).code(0);
+    space.write("go", "");
+    first.finish().code(0);
+}
+
+#[test]
+fn one_stage_twice_in_a_pipeline_runs_once() {
+    let stage = "{ uses: command, with: { run: 'echo twin >> $LOG; touch out/o/f', outputs: [o], environment: [LOG] } }";
+    let space = TestSpace::new(&format!("stages:\n  one: {stage}\n  two: {stage}\n"));
+    space.run(&["-j", "2"]).ran(&["twin"]);
+    assert_eq!(space.files("results/pipeline"), ["one/o/f", "two/o/f"]);
+}
+
+#[test]
+fn a_loud_program_does_not_block() {
+    let space = TestSpace::new(
+        "stages: { loud: { uses: command, with: { run: 'seq 1 50000 >&2; seq 1 50000; touch out/o/f', outputs: [o] } } }\n",
+    );
+    space.run(&[]).code(0).says("note loud  50000");
+}
+
+#[test]
+fn a_program_that_leaves_another_behind_does_not_hold_up_the_run() {
+    let script = waiting("(wait_for never) & echo $! > $DIR/left; touch out/o/f");
+    let space = TestSpace::new(&format!("stages:\n  leaves:\n{script}"));
+    let report = space.start(&[]).finish();
+    let left = space.read("left");
+    let _ = std::process::Command::new("kill").arg(left.trim()).status();
+    report.code(0);
+}
