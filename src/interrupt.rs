@@ -14,8 +14,9 @@ pub fn install() {
             std::process::exit(INTERRUPTED);
         }
     };
-    // Only a handler installed before can make this fail, and then it is this one.
-    let _ = ctrlc::try_set_handler(handler);
+    // `set`, not `try_set`: a shell starts background jobs with SIGINT ignored, and SIGTERM must still work there.
+    // Fails only if it was installed before, and then it is this very handler.
+    let _ = ctrlc::set_handler(handler);
 }
 
 /// Whether the user asked to stop.

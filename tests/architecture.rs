@@ -88,7 +88,9 @@ fn crates_depend_in_one_direction() {
                 broken.push(format!("{folder}/Cargo.toml may not use {name}: {line}"));
             }
             if line.contains("path =") || line.contains("git =") {
-                broken.push(format!("{folder}/Cargo.toml: paths stand in [workspace.dependencies] alone: {line}"));
+                broken.push(format!(
+                    "{folder}/Cargo.toml: paths stand in [workspace.dependencies] alone: {line}"
+                ));
             }
         }
     }
@@ -100,8 +102,12 @@ fn every_crate_of_the_workspace_has_a_rule() {
     let toml = read(&root().join("Cargo.toml"));
     let members = toml.lines().find(|line| line.starts_with("members")).unwrap();
     let members: BTreeSet<_> = members.split('"').skip(1).step_by(2).collect();
-    let ruled: BTreeSet<_> =
-        MAY_USE.iter().map(|(folder, _)| *folder).filter(|folder| *folder != ".").chain(["tests/xtask"]).collect();
+    let ruled: BTreeSet<_> = MAY_USE
+        .iter()
+        .map(|(folder, _)| *folder)
+        .filter(|folder| *folder != ".")
+        .chain(["tests/xtask"])
+        .collect();
     assert_eq!(members, ruled);
 }
 
@@ -118,7 +124,9 @@ fn dfdx_stays_in_the_crate_of_the_networks() {
 fn one_file_alone_knows_yaml() {
     let broken: Vec<_> = sources()
         .into_iter()
-        .filter(|(path, text)| path != "src/yaml.rs" && text.lines().any(|line| code(line).contains("serde_yaml")))
+        .filter(|(path, text)| {
+            path != "src/yaml.rs" && text.lines().any(|line| code(line).contains("serde_yaml"))
+        })
         .map(|(path, _)| format!("{path} names serde_yaml"))
         .collect();
     none(&broken);
@@ -137,16 +145,17 @@ fn one_file_alone_prints() {
     let macros = ["print", "println", "eprint", "eprintln", "dbg"].map(|name| format!("{name}!"));
     let mut broken = Vec::new();
     for (path, text) in sources() {
-        let is_test = path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("/testing.rs");
+        let is_test =
+            path.ends_with("/tests.rs") || path.contains("/tests/") || path.ends_with("/testing.rs");
         if path == "src/console.rs" || is_test {
             continue;
         }
         let program = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in program.lines().enumerate() {
             let word = |name: &String| {
-                code(line).match_indices(name.as_str()).any(|(at, _)| {
-                    !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
-                })
+                code(line)
+                    .match_indices(name.as_str())
+                    .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
             };
             if macros.iter().any(word) {
                 broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
@@ -183,12 +192,15 @@ fn every_kind_that_is_written_is_registered() {
     let written: BTreeSet<_> = rust_files("stages/src/kinds")
         .iter()
         .filter(|(path, _)| !path.ends_with("/tests.rs"))
-        .flat_map(|(_, text)| text.split(declaration).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()))
+        .flat_map(|(_, text)| {
+            text.split(declaration).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned())
+        })
         .collect();
     assert!(written.contains("command"), "no kind was found: {written:?}");
     let output = Command::new(env!("CARGO_BIN_EXE_pipe")).arg("stages").output().unwrap();
     let listed = String::from_utf8(output.stdout).unwrap();
-    let registered: BTreeSet<_> = listed.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    let registered: BTreeSet<_> =
+        listed.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(written, registered);
 }
 
@@ -205,13 +217,16 @@ fn a_kind_lies_in_the_file_of_its_name() {
 #[test]
 fn every_test_module_is_part_of_the_runner() {
     let runner = read(&root().join("tests/runner.rs"));
-    let declared: BTreeSet<_> =
-        runner.lines().filter_map(|line| Some(line.strip_prefix("mod ")?.trim_end_matches(';').to_owned())).collect();
+    let declared: BTreeSet<_> = runner
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("mod ")?.trim_end_matches(';').to_owned()))
+        .collect();
     let mut written = BTreeSet::new();
     for entry in fs::read_dir(root().join("tests")).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let is_module = path.join("mod.rs").exists() || path.extension().is_some_and(|extension| extension == "rs");
+        let is_module =
+            path.join("mod.rs").exists() || path.extension().is_some_and(|extension| extension == "rs");
         if is_module && name != "runner" {
             written.insert(name);
         }

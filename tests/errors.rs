@@ -43,7 +43,10 @@ fn every_wrong_file_is_explained_and_nothing_is_run() {
         let (space, arguments) = space(folder);
         let report = run(&space, "run", &arguments);
         if report.code != Some(2) || !report.stdout.is_empty() {
-            wrong.push(format!("{}: exit code 2 and an empty stdout were expected: {report}", folder.display()));
+            wrong.push(format!(
+                "{}: exit code 2 and an empty stdout were expected: {report}",
+                folder.display()
+            ));
         }
         if space.exists(".pipe") || space.exists("results") {
             wrong.push(format!("{}: something was run", folder.display()));
@@ -68,20 +71,22 @@ fn check_tells_the_same_as_run() {
 fn every_problem_has_a_place_and_ends_with_help() {
     let mut wrong = Vec::new();
     for folder in folders() {
+        let name = folder.file_name().unwrap().display();
         let text = fs::read_to_string(folder.join("stderr.txt")).unwrap();
         let last = text.lines().last().unwrap_or_default();
-        let Some(problems) = last.split(": ").nth(1).and_then(|count| count.split(' ').next()?.parse().ok()) else {
-            // Not a problem of the file: an argument.
+        let told = last.split(": ").nth(1).and_then(|count| count.split(' ').next()?.parse::<usize>().ok());
+        let Some(problems) = told else {
+            wrong.push(format!("{name}: the last line counts no problems: {last}"));
             continue;
         };
         let count = |word: &str| text.lines().filter(|line| line.trim_start().starts_with(word)).count();
         let (helps, places) = (count("help: "), count("╭─["));
         if helps != problems {
-            wrong.push(format!("{}: {problems} problems, {helps} helps", folder.display()));
+            wrong.push(format!("{name}: {problems} problems, {helps} helps"));
         }
         // What comes from the command line has no place in the file.
         if places != problems && !folder.join("arguments.txt").exists() {
-            wrong.push(format!("{}: {problems} problems, {places} places", folder.display()));
+            wrong.push(format!("{name}: {problems} problems, {places} places"));
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
@@ -113,11 +118,58 @@ fn hostile_text_is_refused_without_a_crash() {
         let axes: Vec<_> = (0..9).map(|axis| format!("x{axis}: {{ range: 1000 }}")).collect();
         axes.join(", ")
     });
-    let texts = [deep.as_str(), wide.as_str(), "\u{feff}stages: 1", "\0", "%YAML 9.9\n---\nstages: 1", "stages: &a { b: *a }"];
+    let texts = [
+        deep.as_str(),
+        wide.as_str(),
+        "\u{feff}stages: 1",
+        "\0",
+        "%YAML 9.9\n---\nstages: 1",
+        "stages: &a { b: *a }",
+    ];
     for text in texts {
         let space = TestSpace::new(text);
         let report = space.run(&[]);
         report.code(2);
         assert!(!report.stderr.is_empty(), "{:?}", &text[..text.len().min(20)]);
     }
+}
+
+#[test]
+fn problems_of_every_kind_are_told_at_once() {
+    let (space, _) = space(&cases("errors").join("many"));
+    let report = space.run(&[]);
+    let told = [
+        "unknown key `parms`",
+        "`${home}` is not known",
+        "unknown kind `imprt`",
+        "there is no stage `case`",
+        "unknown key `wiht`",
+        "found `three`",
+        "no parameter `zebra`",
+        "axis `fold` has no values",
+        "`cpu` of `again` cannot be `none`",
+        "missing parameter `run`",
+    ];
+    let missing: Vec<_> = told.into_iter().filter(|text| !report.stderr.contains(text)).collect();
+    assert!(missing.is_empty(), "not told: {missing:#?}\n{report}");
+}
+
+#[test]
+fn an_input_without_a_source_is_told_before_anything_runs() {
+    TestSpace::new("stages: { none: { uses: dedup, in: { cases: [] } } }\n").run(&[]).code(2).says("`cases`");
+    let space = TestSpace::new(
+        "stages: { none: { uses: command, in: { it: [] }, with: { run: 'true', outputs: [o] } } }\n",
+    );
+    space.run(&[]).code(2).says("`it`");
+}
+
+#[test]
+fn a_kind_like_no_other_is_answered_with_all_kinds() {
+    let kinds = "help: known kinds: import, ";
+    TestSpace::new("stages: { a: { uses: segmentation } }\n").run(&[]).code(2).says(kinds);
+    TestSpace::new("stages: { a: { uses: [import] } }\n")
+        .run(&[])
+        .code(2)
+        .says(kinds)
+        .does_not_say("unknown kind a list");
 }

@@ -52,7 +52,8 @@ fn finishes_next_time(space: &TestSpace) {
 
 /// Files of processes that are gone.
 fn left_over(space: &TestSpace) -> Vec<String> {
-    let mut files = [space.files(".pipe/work"), space.files(".pipe/tmp"), space.files(".pipe/claims-v1")].concat();
+    let mut files =
+        [space.files(".pipe/work"), space.files(".pipe/tmp"), space.files(".pipe/claims-v1")].concat();
     let folders = fs::read_dir(space.path(".pipe/work")).unwrap();
     files.extend(folders.map(|entry| entry.unwrap().path().display().to_string()));
     files
@@ -92,7 +93,10 @@ fn an_interrupt_ends_the_programs_that_the_program_started() {
 
 #[test]
 fn what_was_done_before_an_interrupt_is_kept() {
-    let first = SLOW.replace("    uses: command\n    with:\n      run: |", "    uses: command\n    in: { first: first }\n    with:\n      run: |");
+    let first = SLOW.replace(
+        "    uses: command\n    with:\n      run: |",
+        "    uses: command\n    in: { first: first }\n    with:\n      run: |",
+    );
     let space = TestSpace::new(&format!(
         "{first}  first: {{ uses: command, with: {{ run: 'echo first >> $LOG; touch out/o/f', outputs: [o], environment: [LOG] }} }}\n"
     ));
@@ -232,12 +236,23 @@ fn damaged_records_cost_time_and_nothing_else() {
 
 #[test]
 fn what_a_stage_makes_must_be_files_and_folders() {
-    let space = TestSpace::new(
-        "stages: { link: { uses: command, with: { run: 'ln -s /etc/hostname out/o/f', outputs: [o] } } }\n",
-    );
-    let report = space.run(&[]);
-    // A link must not bring files that were not declared into a result.
-    report.code(1).says("symbolic link");
+    let make = |run: &str| {
+        let space = TestSpace::new(&format!(
+            "stages: {{ odd: {{ uses: command, with: {{ run: '{run}', outputs: [o] }} }} }}\n"
+        ));
+        let report = space.start(&[]).finish();
+        (report, space.files("results/pipeline/odd/o"))
+    };
+    // A link to a file stands for what it holds: results must not lead out of their folder.
+    let (report, files) = make("echo text > out/o/f; ln -s f out/o/link");
+    report.code(0);
+    assert_eq!(files, ["f", "link"]);
+    let (report, files) = make("ln -s nowhere out/o/link");
+    report.code(1).says("out/o/link");
+    assert_eq!(files, NOTHING);
+    let (report, files) = make("mkfifo out/o/tube");
+    report.code(1).says("out/o/tube");
+    assert_eq!(files, NOTHING);
 }
 
 #[test]
@@ -259,14 +274,20 @@ fn a_cache_that_cannot_be_written_is_named_with_the_reason() {
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
     } else {
-        let read_only = std::process::Command::new("chmod").args(["-R", "a-w", ".pipe"]).current_dir(space.path(".")).status();
+        let read_only = std::process::Command::new("chmod")
+            .args(["-R", "a-w", ".pipe"])
+            .current_dir(space.path("."))
+            .status();
         assert!(read_only.unwrap().success());
     }
     let Ok(output) = command.output() else {
         eprintln!("SKIPPED: another user may not start {}", env!("CARGO_BIN_EXE_pipe"));
         return;
     };
-    let _ = std::process::Command::new("chmod").args(["-R", "u+w", ".pipe"]).current_dir(space.path(".")).status();
+    let _ = std::process::Command::new("chmod")
+        .args(["-R", "u+w", ".pipe"])
+        .current_dir(space.path("."))
+        .status();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("error: cannot ") && stderr.contains(".pipe"), "{stderr}");
@@ -275,7 +296,8 @@ fn a_cache_that_cannot_be_written_is_named_with_the_reason() {
 
 #[test]
 fn a_file_where_the_cache_should_be_is_named() {
-    let space = TestSpace::new("stages: { a: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n");
+    let space =
+        TestSpace::new("stages: { a: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n");
     space.write(".pipe", "");
     space.run(&[]).code(1).says("error: cannot create the cache folder").says(".pipe");
 }

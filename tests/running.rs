@@ -128,7 +128,10 @@ fn why_names_the_old_and_the_new_value_before_and_after_the_run() {
     space.run(&[]).ran(&["scale", "total"]);
     let later = space.pipe(&["why", "pipeline.yaml", "scale"]);
     later.code(0).prints("because parameter `params.step`: 1 → 2\n").prints("now: up to date\n");
-    space.pipe(&["why", "pipeline.yaml", "total"]).code(0).prints("because input `scaled` from `scale`: content ");
+    space
+        .pipe(&["why", "pipeline.yaml", "total"])
+        .code(0)
+        .prints("because input `scaled` from `scale`: content ");
 }
 
 #[test]
@@ -145,7 +148,10 @@ fn what_was_made_before_comes_back_without_running() {
 fn a_renamed_stage_and_a_written_out_default_run_nothing() {
     let space = chain();
     let renamed = CHAIN.replace("  other:", "  another:").replace("cp other.txt", "cp other.txt");
-    space.write("pipeline.yaml", &renamed.replace("files: [other.txt]", "files: [other.txt]\n      params: {}"));
+    space.write(
+        "pipeline.yaml",
+        &renamed.replace("files: [other.txt]", "files: [other.txt]\n      params: {}"),
+    );
     space.run(&[]).ran(&[]);
     assert_eq!(space.read("results/chain/another/copy/file"), "other");
 }
@@ -197,11 +203,10 @@ stages:
     space.write("results/pipeline/make/o/notes.txt", "mine");
     space.write("pipeline.yaml", &pipeline.replace("NAME", "new"));
     space.run(&[]).code(0);
-    assert_eq!(space.files("results"), [
-        "pipeline/make/o/new",
-        "pipeline/make/o/notes.txt",
-        "pipeline/make/o/sub/new"
-    ]);
+    assert_eq!(
+        space.files("results"),
+        ["pipeline/make/o/new", "pipeline/make/o/notes.txt", "pipeline/make/o/sub/new"]
+    );
 }
 
 #[test]
@@ -225,7 +230,9 @@ fn a_failing_program_shows_its_code_and_its_stderr_and_leaves_no_result() {
 
 #[test]
 fn an_output_without_files_is_an_error_that_names_it() {
-    let space = TestSpace::new("stages: { bad: { uses: command, with: { run: 'touch out/a/f', outputs: [a, b] } } }\n");
+    let space = TestSpace::new(
+        "stages: { bad: { uses: command, with: { run: 'touch out/a/f', outputs: [a, b] } } }\n",
+    );
     space.run(&[]).code(1).says("wrote nothing into its output `out/b/`");
 }
 

@@ -15,32 +15,33 @@ fn stages_that_need_nothing_of_each_other_run_at_the_same_time() {
     let left = waiting("touch $DIR/left; wait_for right; touch out/o/f");
     let right = waiting("touch $DIR/right; wait_for left; touch out/o/f");
     let space = TestSpace::new(&format!("stages:\n  left:\n{left}  right:\n{right}"));
-    space.run(&["-j", "2"]).code(0);
+    space.run(&["-j", "2"]).code(0).says("done left").says("done right");
 }
 
 /// Three stages that fail when they meet.
 fn jealous(resources: &str) -> TestSpace {
     let script = waiting("mkdir $DIR/alone || exit 1; sleep 0.1; rmdir $DIR/alone; touch out/o/f");
-    let stage = |name: &str| format!("  {name}:\n    description: {name}\n    resources: {resources}\n{script}");
+    let stage =
+        |name: &str| format!("  {name}:\n    description: {name}\n    resources: {resources}\n{script}");
     let different = |name: &str| stage(name).replace("touch out", &format!("echo {name}; touch out"));
     TestSpace::new(&format!("stages:\n{}{}{}", different("a"), different("b"), different("c")))
 }
 
 #[test]
 fn with_one_thread_stages_run_one_by_one() {
-    jealous("{}").run(&["-j", "1"]).code(0);
+    jealous("{}").run(&["-j", "1"]).code(0).says("3 ran");
 }
 
 #[test]
 fn stages_never_take_more_cpus_than_there_are() {
-    jealous("{ cpu: 2 }").run(&["-j", "3"]).code(0);
+    jealous("{ cpu: 2 }").run(&["-j", "3"]).code(0).says("3 ran");
     // More than there are at all: it runs, alone.
-    jealous("{ cpu: 64 }").run(&["-j", "2"]).code(0);
+    jealous("{ cpu: 64 }").run(&["-j", "2"]).code(0).says("3 ran");
 }
 
 #[test]
 fn a_memory_request_above_the_machine_is_no_deadlock() {
-    jealous("{ cpu: 1, memory: 900T, gpu: 9 }").run(&["-j", "1"]).code(0);
+    jealous("{ cpu: 1, memory: 900T, gpu: 9 }").run(&["-j", "1"]).code(0).says("3 ran");
 }
 
 #[test]
@@ -68,7 +69,10 @@ fn two_processes_do_each_stage_once() {
 fn two_processes_with_different_pipelines_share_a_cache_without_waiting() {
     let held = waiting("touch $DIR/started; wait_for go; touch out/o/f");
     let space = TestSpace::new(&format!("stages:\n  held:\n{held}"));
-    space.write("free.yaml", "stages: { free: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n");
+    space.write(
+        "free.yaml",
+        "stages: { free: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }\n",
+    );
     let first = space.start(&[]);
     space.wait_for("started");
     space.pipe(&["run", "free.yaml"]).code(0);

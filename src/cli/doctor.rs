@@ -10,7 +10,9 @@ pub(crate) struct DoctorArgs {}
 
 pub(crate) fn run(_: &DoctorArgs) -> Result<u8, CliError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    console::data_line(format!("pipe          {}", env!("CARGO_PKG_VERSION")));
-    console::data_line(format!("cores         {cores}"));
+    let own = [("pipe", env!("CARGO_PKG_VERSION").to_owned()), ("cores", cores.to_string())];
+    for (name, finding) in own.into_iter().chain(pipe_stages::machine::findings()) {
+        console::data_line(format!("{name:<14}{finding}"));
+    }
     Ok(OK)
 }

@@ -163,7 +163,7 @@ impl Planner {
             let message = format!("the seed of `{id}` must be a whole number, 0 or more, not {}", node.describe());
             self.problems.push(Problem::new(node.id, message));
         } else if decl.seed.is_some() && !ports.seeded {
-            let message = format!("stage `{id}` has a seed but `{}` draws no random numbers", decl.uses.describe());
+            let message = format!("stage `{id}` has a seed but {} draws no random numbers", decl.uses.describe());
             self.problems.push(Problem::new(node.id, message).help("remove `seed`"));
         }
         seed.filter(|_| ports.seeded)

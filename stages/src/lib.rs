@@ -8,6 +8,7 @@ pub mod artifacts;
 pub mod context;
 pub mod error;
 pub mod kinds;
+pub mod machine;
 pub mod registry;
 pub mod stage;
 #[cfg(test)]

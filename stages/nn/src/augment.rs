@@ -28,7 +28,7 @@ impl Augmentation {
     }
 
     /// Draws which axes to mirror.
-    pub(crate) fn draw_flips(&self, rng: &mut Rng) -> [bool; 3] {
+    pub(crate) fn draw_flips(self, rng: &mut Rng) -> [bool; 3] {
         self.flips.map(|allowed| {
             let mirrored = rng.next_u64() >> 63 == 1;
             allowed && mirrored
@@ -36,7 +36,7 @@ impl Augmentation {
     }
 
     /// Changes the intensities of one sample in place; one change for all channels.
-    pub(crate) fn change_intensity(&self, rng: &mut Rng, values: &mut [f32]) {
+    pub(crate) fn change_intensity(self, rng: &mut Rng, values: &mut [f32]) {
         if !self.intensity {
             return;
         }

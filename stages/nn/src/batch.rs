@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use crate::NnError;
 use crate::augment::Augmentation;
 use crate::backend::Labels;
 use crate::data::{self, Case, CaseSource};
@@ -10,7 +11,6 @@ use crate::geometry::{Geometry, round_up};
 use crate::loss::IGNORE;
 use crate::network::{Dims, Network};
 use crate::rng::{Rng, Stream};
-use crate::NnError;
 
 /// Cases whose slices are shuffled together in 2D, and half the cases kept loaded: memory is bounded, and each case
 /// is loaded about once an epoch.
@@ -43,7 +43,8 @@ pub(crate) fn epoch_samples(dims: Dims, shapes: &[[usize; 3]], seed: u64, epoch:
     }
     let mut samples = Vec::new();
     for (group, cases) in cases.chunks(SHUFFLE_CASES).enumerate() {
-        let slices = cases.iter().flat_map(|&case| (0..shapes[case][0]).map(move |z| Sample { case, slice: Some(z) }));
+        let slices =
+            cases.iter().flat_map(|&case| (0..shapes[case][0]).map(move |z| Sample { case, slice: Some(z) }));
         let mut slices: Vec<Sample> = slices.collect();
         Rng::new(seed, Stream::Shuffle, [epoch as u64, 1 + group as u64]).shuffle(&mut slices);
         samples.extend(slices);

@@ -109,7 +109,8 @@ impl Checkpoint {
         let position: Position = serde_json::from_str(text).map_err(|error| format(error.to_string()))?;
         check_origin(&position, run, path)?;
         let mut group = |prefix: &str| -> Vec<Parameter> {
-            let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+            let names: Vec<String> =
+                tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
             let entries = names.into_iter().map(|name| {
                 let (shape, values) = tensors.remove(&name).expect("the name was just listed");
                 Parameter { name: name[prefix.len()..].to_owned(), shape, values }
@@ -125,7 +126,9 @@ impl Checkpoint {
                 (values.len() == entry.values.len()).then(|| values.to_vec())
             };
             let pair = read(&first).zip(read(&second));
-            moments.push(pair.ok_or_else(|| format(format!("moments of `{}` are missing or short", entry.name)))?);
+            moments.push(
+                pair.ok_or_else(|| format(format!("moments of `{}` are missing or short", entry.name)))?,
+            );
         }
         let best = position.best_epoch.is_some().then_some(best);
         Ok(Some(Self { position, parameters, best, moments }))

@@ -72,7 +72,11 @@ pub(crate) fn load(source: &dyn CaseSource, split: &'static str, index: usize) -
 }
 
 /// Loads every case once and checks it against the network.
-pub(crate) fn survey(source: &dyn CaseSource, split: &'static str, network: &Network) -> Result<Survey, NnError> {
+pub(crate) fn survey(
+    source: &dyn CaseSource,
+    split: &'static str,
+    network: &Network,
+) -> Result<Survey, NnError> {
     let mut survey = Survey { ids: Vec::new(), shapes: Vec::new() };
     for index in 0..source.len() {
         let case = load(source, split, index)?;
@@ -103,7 +107,9 @@ fn check(case: &Case, network: &Network) -> Result<(), NnError> {
     }
     let unknown = |label: &&u8| usize::from(**label) >= network.classes && **label != IGNORE;
     match case.label.iter().find(unknown) {
-        Some(label) => fail(format!("label {label} is none of the {} classes, nor {IGNORE}", network.classes)),
+        Some(label) => {
+            fail(format!("label {label} is none of the {} classes, nor {IGNORE}", network.classes))
+        }
         None => Ok(()),
     }
 }

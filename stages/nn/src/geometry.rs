@@ -44,10 +44,10 @@ impl Window {
 
     /// Size after the window slid over `input`; `None` where the kernel does not fit.
     pub fn output(&self, input: Geometry) -> Option<Geometry> {
-        let mut size = [0; 3];
-        for axis in 0..3 {
-            let padded = input.size[axis] + 2 * self.padding[axis];
-            size[axis] = padded.checked_sub(self.kernel[axis])? / self.stride[axis] + 1;
+        let mut size = input.size;
+        for (axis, size) in size.iter_mut().enumerate() {
+            let padded = *size + 2 * self.padding[axis];
+            *size = padded.checked_sub(self.kernel[axis])? / self.stride[axis] + 1;
         }
         Some(Geometry { samples: input.samples, size })
     }

@@ -41,7 +41,7 @@ pub use error::NnError;
 pub use geometry::{Geometry, Window};
 pub use kernels::Isa;
 pub use loss::{IGNORE, LossConfig};
-pub use model::Model;
+pub use model::{Derivatives, Model};
 pub use network::{Dims, Network, Node, NodeId, Op, ParameterId, ParameterSpec, Role};
 pub use optimizer::Optimizer;
 pub use schedule::Schedule;

@@ -2,11 +2,24 @@
 
 use dfdx::prelude::*;
 
-use crate::backend::{Act, Backend, CpuBackend, Flat, Recorder};
+use crate::backend::{Act, Backend, CpuBackend, Flat, Labels, Recorder};
 use crate::geometry::Geometry;
+use crate::loss::LossConfig;
 use crate::network::{Network, Op, ParameterId};
 use crate::weights::{Parameter, Parameters};
 use crate::{NnError, init, layout};
+
+/// Logits, loss and its derivatives at one batch.
+#[derive(Clone, Debug)]
+pub struct Derivatives {
+    /// `[n, classes, z, y, x]`.
+    pub logits: Vec<f32>,
+    pub loss: f32,
+    /// With respect to the input: `[n, in_channels, z, y, x]`.
+    pub input: Vec<f32>,
+    /// With respect to each parameter, in the layout of PyTorch.
+    pub parameters: Parameters,
+}
 
 /// A network and its parameters on a backend.
 pub struct Model<B: Backend = CpuBackend> {
@@ -53,11 +66,15 @@ impl<B: Backend> Model<B> {
 
     /// A copy of all parameters, in the layout of PyTorch.
     pub fn parameters(&self) -> Parameters {
-        let entries = self.network.parameters.iter().zip(&self.parameters);
-        let entries = entries.map(|(spec, tensor)| Parameter {
+        self.named(self.parameters.iter().map(Tensor::as_vec))
+    }
+
+    /// Names values that are in internal order.
+    fn named(&self, values: impl Iterator<Item = Vec<f32>>) -> Parameters {
+        let entries = self.network.parameters.iter().zip(values).map(|(spec, values)| Parameter {
             name: spec.name.clone(),
             shape: spec.shape.clone(),
-            values: layout::to_external(spec, &tensor.as_vec()),
+            values: layout::to_external(spec, &values),
         });
         Parameters::new(entries.collect())
     }
@@ -68,25 +85,55 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// [`NnError::Shape`] when the length does not fit or an axis is no multiple of [`Network::multiple`].
     pub fn forward(&self, input: &[f32], geometry: Geometry) -> Result<Vec<f32>, NnError> {
-        self.network.check_input(geometry)?;
-        if self.network.dims == crate::Dims::Two && geometry.size[0] != 1 {
-            return Err(NnError::Shape {
-                what: "input of a 2D network (z, y, x)".to_owned(),
-                found: geometry.size.to_vec(),
-                expected: vec![1, geometry.size[1], geometry.size[2]],
-            });
+        let input = self.checked_input(input, geometry, false)?;
+        let logits = self.run(&mut NoneTape, input);
+        Ok(channels_first(&self.backend.read(&logits), geometry, logits.channels))
+    }
+
+    /// Loss and derivatives of one batch; `input` as for [`Model::forward`], `labels`: `[n, z, y, x]`.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`]; [`NnError::Device`].
+    pub fn differentiate(
+        &self,
+        input: &[f32],
+        labels: &Labels,
+        geometry: Geometry,
+        loss: &LossConfig,
+    ) -> Result<Derivatives, NnError> {
+        let input = self.checked_input(input, geometry, true)?;
+        if labels.len() != geometry.rows() {
+            let (found, expected) = (vec![labels.len()], vec![geometry.rows()]);
+            return Err(NnError::Shape { what: "labels (values)".to_owned(), found, expected });
         }
+        let mut tape = OwnedTape::default();
+        let logits = self.run(&mut tape, input.clone());
+        let values = channels_first(&self.backend.read(&logits), geometry, logits.channels);
+        let loss = self.backend.dice_ce(tape, &logits, labels, loss);
+        let value = loss.as_vec()[0];
+        let gradients = loss.try_backward().map_err(|error| NnError::device("going back", error))?;
+        let input_gradient = self.backend.gradient(&input, &gradients);
+        Ok(Derivatives {
+            logits: values,
+            loss: value,
+            input: channels_first(&input_gradient, geometry, self.network.in_channels),
+            parameters: self.named(self.parameters.iter().map(|tensor| gradients.get(tensor).as_vec())),
+        })
+    }
+
+    fn checked_input(
+        &self,
+        input: &[f32],
+        geometry: Geometry,
+        traced: bool,
+    ) -> Result<Act<B::Value>, NnError> {
+        self.network.check_input(geometry)?;
         let channels = self.network.in_channels;
         if input.len() != geometry.rows() * channels {
-            return Err(NnError::Shape {
-                what: "network input (values)".to_owned(),
-                found: vec![input.len()],
-                expected: vec![geometry.rows() * channels],
-            });
+            let (found, expected) = (vec![input.len()], vec![geometry.rows() * channels]);
+            return Err(NnError::Shape { what: "network input (values)".to_owned(), found, expected });
         }
-        let rows = channels_last(input, geometry, channels);
-        let logits = self.run(&mut NoneTape, self.backend.input(rows, geometry, channels, false));
-        Ok(channels_first(&self.backend.read(&logits), geometry, logits.channels))
+        Ok(self.backend.input(channels_last(input, geometry, channels), geometry, channels, traced))
     }
 
     /// Runs the graph and records it on `tape`; `input` was checked. The gradients of the input and of all
@@ -101,7 +148,8 @@ impl<B: Backend> Model<B> {
         let mut values: Vec<Option<Act<B::Value>>> = Vec::with_capacity(nodes.len());
         let mut input = Some(input);
         for (index, node) in nodes.iter().enumerate() {
-            let value = |k: usize| values[node.inputs[k].0].as_ref().expect("inputs stand earlier and are kept");
+            let value =
+                |k: usize| values[node.inputs[k].0].as_ref().expect("inputs stand earlier and are kept");
             let tensor = |id: &ParameterId| &self.parameters[id.0];
             let next = match &node.op {
                 Op::Input { .. } => input.take().expect("a network has one input node"),

@@ -1,8 +1,8 @@
 //! The layer graph: a network as plain data, in execution order. [`Model`](crate::Model) runs it, an exporter walks
 //! it. Holds no values and knows no device.
 
-use crate::geometry::{Geometry, Window};
 use crate::NnError;
+use crate::geometry::{Geometry, Window};
 
 /// Position of a node in [`Network::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +52,13 @@ pub enum Op {
     /// Maximum over non-overlapping blocks; a remainder at the far side is dropped.
     MaxPool { factor: [usize; 3] },
     /// Transposed convolution whose kernel equals its stride: each voxel becomes one block.
-    TransposedConv { factor: [usize; 3], cin: usize, cout: usize, weight: ParameterId, bias: Option<ParameterId> },
+    TransposedConv {
+        factor: [usize; 3],
+        cin: usize,
+        cout: usize,
+        weight: ParameterId,
+        bias: Option<ParameterId>,
+    },
     /// Joins two inputs of the same size along the channels, first input first.
     Concat,
 }
@@ -125,16 +131,23 @@ impl Network {
     /// Checks that `geometry` can run through the network.
     ///
     /// # Errors
-    /// [`NnError::Shape`] when an axis is zero or no multiple of [`Network::multiple`].
+    /// [`NnError::Shape`] when an axis is zero or no multiple of [`Network::multiple`], or z is not 1 in 2D.
     pub fn check_input(&self, geometry: Geometry) -> Result<(), NnError> {
-        let fits = (0..3).all(|a| geometry.size[a] > 0 && geometry.size[a].is_multiple_of(self.multiple[a]));
-        if fits && geometry.samples > 0 {
+        let size = geometry.size;
+        let flat = self.dims == Dims::Three || size[0] == 1;
+        let fits = (0..3).all(|a| size[a] > 0 && size[a].is_multiple_of(self.multiple[a]));
+        if fits && flat && geometry.samples > 0 {
             return Ok(());
         }
+        let what = match self.dims {
+            Dims::Two => "2D network input (samples, z, y, x; z is 1, the others multiples)",
+            Dims::Three => "3D network input (samples, z, y, x; the axes are multiples)",
+        };
+        let found = [geometry.samples].into_iter().chain(size).collect();
         Err(NnError::Shape {
-            what: format!("network input ({} samples; every axis must be a multiple)", geometry.samples),
-            found: geometry.size.to_vec(),
-            expected: self.multiple.to_vec(),
+            what: what.to_owned(),
+            found,
+            expected: [1].into_iter().chain(self.multiple).collect(),
         })
     }
 }
@@ -168,14 +181,28 @@ impl Builder {
         [first, second].into_iter().chain(kernel[3 - self.dims.count()..].iter().copied()).collect()
     }
 
-    pub(crate) fn conv(&mut self, name: &str, x: NodeId, window: Window, [cin, cout]: [usize; 2], bias: bool) -> NodeId {
+    pub(crate) fn conv(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        window: Window,
+        [cin, cout]: [usize; 2],
+        bias: bool,
+    ) -> NodeId {
         let shape = self.weight_shape(cout, cin, window.kernel);
         let weight = self.parameter(format!("{name}.weight"), shape, Role::ConvWeight);
         let bias = bias.then(|| self.parameter(format!("{name}.bias"), vec![cout], Role::Bias));
         self.node(name, Op::Conv { window, cin, cout, weight, bias }, &[x])
     }
 
-    pub(crate) fn norm_act(&mut self, name: &str, x: NodeId, channels: usize, epsilon: f32, slope: f32) -> NodeId {
+    pub(crate) fn norm_act(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        channels: usize,
+        epsilon: f32,
+        slope: f32,
+    ) -> NodeId {
         let scale = self.parameter(format!("{name}.weight"), vec![channels], Role::Scale);
         let shift = self.parameter(format!("{name}.bias"), vec![channels], Role::Shift);
         self.node(name, Op::NormAct { channels, scale, shift, epsilon, slope }, &[x])
@@ -185,7 +212,13 @@ impl Builder {
         self.node(name, Op::MaxPool { factor }, &[x])
     }
 
-    pub(crate) fn transposed_conv(&mut self, name: &str, x: NodeId, factor: [usize; 3], [cin, cout]: [usize; 2]) -> NodeId {
+    pub(crate) fn transposed_conv(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        factor: [usize; 3],
+        [cin, cout]: [usize; 2],
+    ) -> NodeId {
         let shape = self.weight_shape(cin, cout, factor);
         let weight = self.parameter(format!("{name}.weight"), shape, Role::TransposedConvWeight);
         let bias = Some(self.parameter(format!("{name}.bias"), vec![cout], Role::Bias));
@@ -196,7 +229,12 @@ impl Builder {
         self.node(name, Op::Concat, &[first, second])
     }
 
-    pub(crate) fn finish(self, output: NodeId, [in_channels, classes]: [usize; 2], multiple: [usize; 3]) -> Network {
+    pub(crate) fn finish(
+        self,
+        output: NodeId,
+        [in_channels, classes]: [usize; 2],
+        multiple: [usize; 3],
+    ) -> Network {
         let Self { dims, nodes, parameters } = self;
         Network { dims, in_channels, classes, multiple, nodes, parameters, output }
     }

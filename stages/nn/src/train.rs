@@ -72,10 +72,13 @@ impl TrainConfig {
     }
 
     fn check(&self, network: &Network) -> Result<(), NnError> {
-        let config = |name, value: String, rule: &str| Err(NnError::Config { name, value, rule: rule.to_owned() });
-        for (name, value) in
-            [("epochs", self.epochs), ("batch_size", self.batch_size), ("validate_every", self.validate_every)]
-        {
+        let config =
+            |name, value: String, rule: &str| Err(NnError::Config { name, value, rule: rule.to_owned() });
+        for (name, value) in [
+            ("epochs", self.epochs),
+            ("batch_size", self.batch_size),
+            ("validate_every", self.validate_every),
+        ] {
             if value == 0 {
                 return config(name, value.to_string(), "it must be at least 1");
             }
@@ -90,7 +93,8 @@ impl TrainConfig {
         let Some(patch) = self.patch else { return Ok(()) };
         let fits = (0..3).all(|a| patch[a] > 0 && patch[a].is_multiple_of(network.multiple[a]));
         if !fits || (network.dims == Dims::Two && patch[0] != 1) {
-            let rule = format!("each axis (z, y, x) must be a multiple of {:?}, and z 1 in 2D", network.multiple);
+            let rule =
+                format!("each axis (z, y, x) must be a multiple of {:?}, and z 1 in 2D", network.multiple);
             return config("patch", format!("{patch:?}"), &rule);
         }
         Ok(())
@@ -123,7 +127,15 @@ pub struct EpochRow {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
     /// A step is done; epoch and step are counted from 1.
-    Step { epoch: usize, step: usize, steps: usize, loss: f32, learning_rate: f64, gradient_norm: f64, seconds: f64 },
+    Step {
+        epoch: usize,
+        step: usize,
+        steps: usize,
+        loss: f32,
+        learning_rate: f64,
+        gradient_norm: f64,
+        seconds: f64,
+    },
     /// An epoch is done and, where due, validated.
     Epoch(EpochRow),
 }
@@ -200,7 +212,8 @@ pub fn train_on<B: Backend>(
             // The file lists tensors by name, the optimiser by place.
             let by_name = parameters.iter().map(|entry| entry.name.as_str()).zip(moments);
             let by_name: std::collections::BTreeMap<_, _> = by_name.collect();
-            let ordered: Vec<_> = network.parameters.iter().map(|spec| by_name[spec.name.as_str()].clone()).collect();
+            let ordered: Vec<_> =
+                network.parameters.iter().map(|spec| by_name[spec.name.as_str()].clone()).collect();
             optimizer.restore(position.step, &model.parameters, &ordered)?;
             (position, best)
         }
@@ -370,7 +383,8 @@ impl<B: Backend> Training<'_, B> {
     fn save(&mut self) -> Result<(), NnError> {
         let Some(directory) = self.checkpoint_dir else { return Ok(()) };
         let moments = self.optimizer.save(&self.model.parameters)?;
-        let (position, parameters, best) = (self.position.clone(), self.model.parameters(), self.best.clone());
+        let (position, parameters, best) =
+            (self.position.clone(), self.model.parameters(), self.best.clone());
         Checkpoint { position, parameters, best, moments }.save(directory)
     }
 

@@ -38,6 +38,16 @@ impl Parameters {
         Some((&found.shape, &found.values))
     }
 
+    /// The parameters that `rename` names; others are left out. For files that hold more, or under other names.
+    #[must_use]
+    pub fn renamed(&self, rename: impl Fn(&str) -> Option<String>) -> Self {
+        let entries = self.entries.iter().filter_map(|entry| {
+            let name = rename(&entry.name)?;
+            Some(Parameter { name, shape: entry.shape.clone(), values: entry.values.clone() })
+        });
+        Self { entries: entries.collect() }
+    }
+
     /// The values in the order of `network`.
     ///
     /// # Errors
@@ -104,7 +114,10 @@ impl Parameters {
 pub(crate) type NamedTensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
 /// Serialises F32 tensors and at most one metadata entry (more would be written in random order).
-pub(crate) fn write_tensors(tensors: Vec<(String, &[usize], &[f32])>, metadata: Option<(&str, String)>) -> Vec<u8> {
+pub(crate) fn write_tensors(
+    tensors: Vec<(String, &[usize], &[f32])>,
+    metadata: Option<(&str, String)>,
+) -> Vec<u8> {
     let encoded: Vec<(String, Vec<usize>, Vec<u8>)> = tensors
         .into_iter()
         .map(|(name, shape, values)| {

@@ -251,3 +251,81 @@ impl Row<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str) -> FileRef {
+        FileRef { path: path.into(), digest: Digest::of_bytes(path.as_bytes()) }
+    }
+
+    fn case(id: &str, images: &[&str], label: Option<&str>) -> Case {
+        Case {
+            id: id.into(),
+            patient: "p, \"1\"".into(),
+            images: images.iter().map(|path| file(path)).collect(),
+            label: label.map(file),
+            voxels: Digest::of_bytes(id.as_bytes()),
+            label_voxels: label.map(|path| Digest::of_bytes(path.as_bytes())),
+            label_foreground: label.map(|_| 7),
+            shape: [3, 4, 5],
+            spacing_mm: [0.1, 1.0 / 3.0, 2.5e-7],
+            orientation: "LPS".into(),
+            dtype: "int16".into(),
+            channels: images.len(),
+        }
+    }
+
+    fn table(cases: Vec<Case>) -> CaseTable {
+        let labels = BTreeMap::from([(0, "background".to_owned()), (255, "edge, soft".to_owned())]);
+        CaseTable { dataset: DatasetInfo { name: "n".into(), labels, ..DatasetInfo::default() }, cases }
+    }
+
+    #[track_caller]
+    fn check(table: &CaseTable) {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        table.store(dir.path()).expect("a table is written");
+        assert_eq!(&CaseTable::load(dir.path()).expect("a table is read"), table);
+    }
+
+    #[test]
+    fn a_table_reads_back_as_it_was() {
+        check(&table(Vec::new()));
+        check(&table(vec![case("a", &["x.nii"], Some("l.nii")), case("b", &["ü, \"y\".nii"], None)]));
+        check(&table(vec![case("a", &["t1", "t2", "flair"], Some("l")), case("b", &["t1"], None)]));
+    }
+
+    /// What is said about a table of cases `a` and `b` after `change` was done to its `cases.csv`.
+    fn complaint(change: impl Fn(&str) -> String) -> String {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        table(vec![case("a", &["x"], None), case("b", &["y"], None)])
+            .store(dir.path())
+            .expect("a table is written");
+        let path = dir.path().join(CASES);
+        let text = fs::read_to_string(&path).expect("the table is there");
+        fs::write(&path, change(&text)).expect("the table is changed");
+        CaseTable::load(dir.path()).expect_err("the table is broken").chain()
+    }
+
+    #[test]
+    fn a_broken_table_is_told_with_its_column() {
+        assert!(complaint(|text| text.replace("shape_y", "height")).ends_with("column `shape_y` is missing"));
+        assert!(
+            complaint(|text| text.replace(",3,4,5,", ",3,four,5,")).contains("column `shape_y` holds `four`")
+        );
+        let digest = Digest::of_bytes(b"x").to_string();
+        assert!(complaint(|text| text.replace(&digest, "abc")).contains("column `image_blake3` holds `abc`"));
+        assert!(complaint(|text| text.replace("\na,", "\nb,")).contains("case `b` before case `b`"));
+        assert!(complaint(|text| text.replace("\na,", "\nz,")).contains("case `z` before case `b`"));
+        assert!(complaint(|text| text.replace(",1,1\n", ",1,0\n")).contains("case `a` has no image"));
+    }
+
+    #[test]
+    fn cases_are_found_by_id() {
+        let table = table(vec![case("a", &["x"], None), case("c", &["y"], None)]);
+        assert_eq!(table.get("c").map(|case| case.id.as_str()), Some("c"));
+        assert_eq!(table.get("b"), None);
+        assert_eq!(table.filtered(|case| case.id == "c").cases.len(), 1);
+    }
+}

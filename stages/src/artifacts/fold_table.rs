@@ -123,3 +123,47 @@ impl Artifact for FoldTable {
         write_rows(&dir.join(FILE), &["id", "patient", "part", "fold"], &rows)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<FoldTable, String> {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        fs_err::write(dir.path().join(FILE), text).expect("a table is written");
+        FoldTable::load(dir.path()).map_err(|error| error.chain())
+    }
+
+    #[test]
+    fn parts_are_told_apart_and_written_as_read() {
+        let text = "id,patient,part,fold\na,p,train,0\nb,q,test,\nc,r,train,1\n";
+        let table = load(text).expect("a table is read");
+        assert_eq!(table.folds(), 2);
+        assert_eq!(table.training(0).expect("fold 0"), ["c"]);
+        assert_eq!(table.validation(0).expect("fold 0"), ["a"]);
+        assert_eq!(table.test(), ["b"]);
+        assert_eq!(table.development(), ["a", "c"]);
+        let dir = tempfile::tempdir().expect("temporary folder");
+        table.store(dir.path()).expect("a table is written");
+        assert_eq!(fs_err::read_to_string(dir.path().join(FILE)).expect("the table is there"), text);
+    }
+
+    #[test]
+    fn a_broken_row_is_told() {
+        let error = load("id,patient,part,fold\na,p,test,3\n").expect_err("a test case has no fold");
+        assert!(error.contains("case `a` has part `test` and fold Some(3)"), "{error}");
+        assert!(load("id,patient,part,fold\na,p,train,\n").is_err());
+        assert!(load("id,patient,part,fold\na,p,train,-1\n").is_err());
+        assert!(load("id,part,fold\na,test,\n").is_err());
+    }
+
+    #[test]
+    fn a_table_without_rows_has_no_folds() {
+        let table = load("id,patient,part,fold\n").expect("a table is read");
+        assert_eq!(table.folds(), 0);
+        assert_eq!(
+            table.training(0).expect_err("no fold").to_string(),
+            "there is no fold 0: the split has no folds"
+        );
+    }
+}

@@ -59,7 +59,8 @@ impl Artifact for Predictions {
         let path = dir.join(TABLE);
         let rows: Vec<PredictionRow> = read_rows(&path)?;
         if let Some(row) = rows.iter().find(|row| row.file != Self::file_name(&row.id)) {
-            let problem = format!("case `{}` lies in `{}`, not in `{}`", row.id, row.file, Self::file_name(&row.id));
+            let problem =
+                format!("case `{}` lies in `{}`, not in `{}`", row.id, row.file, Self::file_name(&row.id));
             return Err(StageError::malformed(&path)(problem));
         }
         Ok(Self { root: dir.to_owned(), rows })

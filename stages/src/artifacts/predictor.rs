@@ -69,7 +69,9 @@ impl Task {
             (own != theirs).then(|| format!("{what} {own} in {own_name} but {theirs} in {other_name}"))
         };
         say("labels are", labels_text(&self.labels), labels_text(&other.labels))
-            .or_else(|| say("the number of channels is", self.channels.to_string(), other.channels.to_string()))
+            .or_else(|| {
+                say("the number of channels is", self.channels.to_string(), other.channels.to_string())
+            })
             .or_else(|| say("spacing is", spacing_text(self.spacing_mm), spacing_text(other.spacing_mm)))
             .or_else(|| {
                 say("normalisation is", json_text(&self.normalization), json_text(&other.normalization))
@@ -102,7 +104,9 @@ impl Member {
             return Ok(bytes);
         }
         let (found, expected) = (found.short(), self.card.digest.short());
-        Err(StageError::malformed(&self.path)(format!("its content is {found}… but the card says {expected}…")))
+        Err(StageError::malformed(&self.path)(format!(
+            "its content is {found}… but the card says {expected}…"
+        )))
     }
 }
 
@@ -142,11 +146,15 @@ impl Card {
                 return Some(format!("member {index} lies in `{file}`, not in `{}`", member_file(index)));
             }
             if !(card.weight.is_finite() && card.weight > 0.0) {
-                return Some(format!("member {index} has weight {}: a number above 0 is needed", card.weight));
+                return Some(format!(
+                    "member {index} has weight {}: a number above 0 is needed",
+                    card.weight
+                ));
             }
             let flat = card.dims == Dims::Two && card.patch[0] != 1;
             let [z, y, x] = card.patch;
-            (card.patch.contains(&0) || flat).then(|| format!("member {index} has a patch of {z}×{y}×{x} voxels"))
+            (card.patch.contains(&0) || flat)
+                .then(|| format!("member {index} has a patch of {z}×{y}×{x} voxels"))
         })
     }
 }

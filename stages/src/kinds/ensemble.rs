@@ -25,8 +25,7 @@ pub struct Params {
 impl Stage for Ensemble {
     const KIND: &'static str = "ensemble";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Joins exported networks, across folds and between 2D and 3D, into one that averages their probabilities.";
+    const SUMMARY: &'static str = "Joins exported networks, across folds and between 2D and 3D, into one that averages their probabilities.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -48,8 +47,11 @@ impl Stage for Ensemble {
         let predictors = context.read_many(&MODELS)?;
         let weights = weights(params, predictors.len())?;
         let task = common_task(&predictors)?;
-        let members: Vec<Member> =
-            predictors.into_iter().zip(weights).flat_map(|(predictor, weight)| weighted(predictor, weight)).collect();
+        let members: Vec<Member> = predictors
+            .into_iter()
+            .zip(weights)
+            .flat_map(|(predictor, weight)| weighted(predictor, weight))
+            .collect();
         warn_of_twins(&members, context);
         context.fact("members", members.len());
         context.write(&PREDICTOR, &Predictor { task, members })
@@ -70,10 +72,12 @@ fn weights(params: &Params, models: usize) -> Result<Vec<f64>, StageError> {
 
 /// What all models do, or which two of them disagree and on what.
 fn common_task(predictors: &[(String, Predictor)]) -> Result<Task, StageError> {
-    let (first_name, first) =
-        predictors.first().ok_or_else(|| StageError::Internal("an ensemble without models was planned".into()))?;
+    let (first_name, first) = predictors
+        .first()
+        .ok_or_else(|| StageError::Internal("an ensemble without models was planned".into()))?;
     for (name, predictor) in &predictors[1..] {
-        let difference = first.task.difference(&format!("`{first_name}`"), &predictor.task, &format!("`{name}`"));
+        let difference =
+            first.task.difference(&format!("`{first_name}`"), &predictor.task, &format!("`{name}`"));
         if let Some(difference) = difference {
             return Err(StageError::Data(format!("the models do not do the same task: {difference}")));
         }
@@ -97,7 +101,8 @@ fn warn_of_twins(members: &[Member], context: &StageContext) {
     let mut seen = BTreeMap::new();
     for member in members {
         if let Some(first) = seen.insert(member.card.digest, &member.card.name) {
-            context.warn(format!("`{first}` and `{}` are the same network: it counts twice", member.card.name));
+            context
+                .warn(format!("`{first}` and `{}` are the same network: it counts twice", member.card.name));
         }
     }
 }

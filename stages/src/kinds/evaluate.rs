@@ -74,8 +74,7 @@ impl EvaluatedPart {
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Predicts held-out cases with ONNX Runtime and scores them against the source labels, in their space.";
+    const SUMMARY: &'static str = "Predicts held-out cases with ONNX Runtime and scores them against the source labels, in their space.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -109,7 +108,15 @@ impl Stage for Evaluate {
         let runtime = runtime_fact(load_runtime(context)?);
         let inference = Inference::new(&predictor, params.mirror, params.overlap);
         let root = context.output_dir(&PREDICTIONS)?;
-        let worker = Worker { params, predictor: &predictor, volumes: &volumes, runtime: &runtime.build, inference, root, context };
+        let worker = Worker {
+            params,
+            predictor: &predictor,
+            volumes: &volumes,
+            runtime: &runtime.build,
+            inference,
+            root,
+            context,
+        };
         let counts = worker.run_all(&jobs)?;
 
         let member = |member: &Member| MemberFact {
@@ -230,7 +237,8 @@ impl Worker<'_> {
 
     fn score(&self, file: &FileRef, prediction: &LabelMap) -> Result<LabelCounts, StageError> {
         let path = self.context.source(&file.digest)?;
-        let reference = nifti::read_label(&path).map_err(StageError::inner(format!("reading `{}`", file.path)))?;
+        let reference =
+            nifti::read_label(&path).map_err(StageError::inner(format!("reading `{}`", file.path)))?;
         score::count(&reference, prediction, &self.predictor.task.labels)
             .map_err(|problem| StageError::Data(format!("`{}` {problem}", file.path)))
     }
@@ -238,7 +246,8 @@ impl Worker<'_> {
 
 fn prediction_row(job: &Job, predictor: &Predictor) -> PredictionRow {
     let VolumeRow { id, patient, label, .. } = job.row;
-    let names: Vec<&str> = job.members.iter().map(|&index| predictor.members[index].card.name.as_str()).collect();
+    let names: Vec<&str> =
+        job.members.iter().map(|&index| predictor.members[index].card.name.as_str()).collect();
     PredictionRow {
         id: id.clone(),
         patient: patient.clone(),
@@ -260,7 +269,8 @@ fn report(metrics: &Metrics, context: &StageContext) {
         context.fact(&format!("mean_dice {}", metric.name), metric.mean);
     }
     if unscored > 0 {
-        context.warn(format!("{unscored} of {} cases have no reference: predicted, not scored", summary.cases));
+        context
+            .warn(format!("{unscored} of {} cases have no reference: predicted, not scored", summary.cases));
     }
 }
 

@@ -62,7 +62,8 @@ impl Stage for Export {
         let Architecture::Unet(config) = &card.architecture;
         let network = config.network().map_err(StageError::inner("building the network of the model"))?;
         check_card(&card, &network)?;
-        let parameters = Parameters::from_safetensors(&weights).map_err(StageError::inner("reading the weights"))?;
+        let parameters =
+            Parameters::from_safetensors(&weights).map_err(StageError::inner("reading the weights"))?;
         let task = Task {
             labels: card.labels.clone(),
             channels: network.in_channels,

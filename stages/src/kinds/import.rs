@@ -39,6 +39,8 @@ pub const DATASET: Out<Dataset> = Out::new("dataset");
 pub struct Params {
     /// Folder with `dataset.json`, `imagesTr` and `labelsTr`; or `phantom` for a synthetic cohort (a folder of that
     /// name is `./phantom`).
+    // Where the files lie is no part of what the result depends on; their content is, as an external input.
+    #[serde(serialize_with = "without_place")]
     pub from: String,
     /// Name of the data set, e.g. `Task04_Hippocampus`: the folder of this name below `from` when there is one;
     /// otherwise `from` itself, which must then hold the data set of this name.
@@ -69,9 +71,16 @@ pub enum Unlabelled {
     Keep,
 }
 
+/// Writes `phantom` as it is, and any folder as `folder`.
+fn without_place<S: serde::Serializer>(from: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(if from == PHANTOM { PHANTOM } else { "folder" })
+}
+
+const PHANTOM: &str = "phantom";
+
 impl Params {
     fn is_phantom(&self) -> bool {
-        self.from == "phantom"
+        self.from == PHANTOM
     }
 
     fn patient_rule(&self) -> PatientRule {

@@ -64,9 +64,10 @@ impl<'a> Inference<'a> {
     ) -> Result<LabelMap, StageError> {
         let mean = self.probabilities(image, members)?;
         let classes = self.predictor.task.labels.len();
-        let scores =
-            Image::from_vec(mean, classes, *transform.target()).map_err(StageError::inner("shaping probabilities"))?;
-        let mut labels = transform.invert_scores(&scores).map_err(StageError::inner("moving probabilities back"))?;
+        let scores = Image::from_vec(mean, classes, *transform.target())
+            .map_err(StageError::inner("shaping probabilities"))?;
+        let mut labels =
+            transform.invert_scores(&scores).map_err(StageError::inner("moving probabilities back"))?;
         let values: Vec<u8> = self.predictor.task.labels.keys().copied().collect();
         labels.as_mut_slice().iter_mut().for_each(|class| *class = values[usize::from(*class)]);
         Ok(labels)
@@ -97,7 +98,8 @@ impl<'a> Inference<'a> {
             Some(session) => session,
             empty => empty.insert(
                 // One thread: cases are what runs in parallel, and the bits must not depend on the machine's load.
-                Session::from_bytes(&member.read()?, NonZeroUsize::MIN).map_err(StageError::inner(doing()))?,
+                Session::from_bytes(&member.read()?, NonZeroUsize::MIN)
+                    .map_err(StageError::inner(doing()))?,
             ),
         };
         let [z, y, x] = image.shape().0;
@@ -109,11 +111,14 @@ impl<'a> Inference<'a> {
             ..PredictOptions::new(member.card.patch)
         };
         let shape = [image.channels(), z, y, x];
-        let found = predict(session, image.as_slice(), shape, &options).map_err(StageError::inner(doing()))?;
+        let found =
+            predict(session, image.as_slice(), shape, &options).map_err(StageError::inner(doing()))?;
         let (found_classes, classes) = (found.classes(), self.predictor.task.labels.len());
         if found_classes != classes {
             let name = &member.card.name;
-            return Err(StageError::Data(format!("`{name}` gives {found_classes} classes but has {classes} labels")));
+            return Err(StageError::Data(format!(
+                "`{name}` gives {found_classes} classes but has {classes} labels"
+            )));
         }
         Ok(found.into_values())
     }

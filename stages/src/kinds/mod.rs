@@ -13,5 +13,6 @@ pub mod inspect;
 pub(crate) mod listing;
 pub(crate) mod open;
 pub mod prepare;
+pub mod report;
 pub mod split;
 pub mod train;

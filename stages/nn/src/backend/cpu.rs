@@ -161,7 +161,8 @@ impl Backend for CpuBackend {
     }
 
     fn gradient(&self, x: &Act<HostValue>, _: &Gradients<f32, Cpu>) -> Vec<f32> {
-        let held = x.value.slot.as_ref().and_then(|slot| slot.with(|held| held.as_ref().map(|sum| sum.to_vec())));
+        let held =
+            x.value.slot.as_ref().and_then(|slot| slot.with(|held| held.as_ref().map(|sum| sum.to_vec())));
         held.unwrap_or_else(|| vec![0.0; x.value.data.len()])
     }
 
@@ -179,7 +180,15 @@ impl Backend for CpuBackend {
         let mut y = self.workspace.take(geometry.rows() * cout);
         let packed = self.pack(&shape, &self.values(weight));
         let bias_values = bias.map(|bias| self.values(bias));
-        kernels::correlate(self.isa, &self.workspace, &shape, &x.value.data, &packed, bias_values.as_deref(), &mut y);
+        kernels::correlate(
+            self.isa,
+            &self.workspace,
+            &shape,
+            &x.value.data,
+            &packed,
+            bias_values.as_deref(),
+            &mut y,
+        );
         let (out, slot) = Self::output(y, geometry, cout);
         let (this, x, weight, bias) = (self.clone(), x.value.clone(), weight.clone(), bias.cloned());
         Self::on_backward(tape, slot, move |dy, gradients| {
@@ -212,7 +221,15 @@ impl Backend for CpuBackend {
         let mut y = self.workspace.take(geometry.rows() * cout);
         let (weights, bias_values) = (self.values(weight), bias.map(|bias| self.values(bias)));
         let (isa, data) = (self.isa, &x.value.data);
-        kernels::transposed_forward(isa, &self.workspace, &shape, data, &weights, bias_values.as_deref(), &mut y);
+        kernels::transposed_forward(
+            isa,
+            &self.workspace,
+            &shape,
+            data,
+            &weights,
+            bias_values.as_deref(),
+            &mut y,
+        );
         let (out, slot) = Self::output(y, geometry, cout);
         let (this, x, weight, bias) = (self.clone(), x.value.clone(), weight.clone(), bias.cloned());
         Self::on_backward(tape, slot, move |dy, gradients| {
@@ -246,7 +263,8 @@ impl Backend for CpuBackend {
         let (scales, shifts) = (self.values(scale), self.values(shift));
         let mut y = self.workspace.take(x.value.data.len());
         let affine = [&*scales, &*shifts];
-        let saved = kernels::norm_act_forward(self.isa, samples, &x.value.data, affine, epsilon, slope, &mut y);
+        let saved =
+            kernels::norm_act_forward(self.isa, samples, &x.value.data, affine, epsilon, slope, &mut y);
         let (out, slot) = Self::output(y, x.geometry, x.channels);
         let (isa, x, scale, shift) = (self.isa, x.value.clone(), scale.clone(), shift.clone());
         Self::on_backward(tape, slot, move |mut dy, gradients| {
@@ -263,7 +281,12 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn max_pool<T: Recorder<Cpu>>(&self, tape: &mut T, x: &Act<HostValue>, factor: [usize; 3]) -> Act<HostValue> {
+    fn max_pool<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        factor: [usize; 3],
+    ) -> Act<HostValue> {
         let (input, channels) = (x.geometry, x.channels);
         let geometry = geometry::pooled(input, factor);
         let mut y = self.workspace.take(geometry.rows() * channels);
@@ -283,7 +306,12 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn concat<T: Recorder<Cpu>>(&self, tape: &mut T, first: &Act<HostValue>, second: &Act<HostValue>) -> Act<HostValue> {
+    fn concat<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        first: &Act<HostValue>,
+        second: &Act<HostValue>,
+    ) -> Act<HostValue> {
         let rows = first.geometry.rows();
         let channels = [first.channels, second.channels];
         let mut y = self.workspace.take(rows * (channels[0] + channels[1]));

@@ -73,7 +73,10 @@ pub trait Backend: Clone + 'static {
         let cout = weight.shape().0 / inputs;
         let rows = self.record(tape, x, |rows: Rows<Self::Device, T>, device| {
             let zero: Rows<Self::Device> = device.zeros_like(&(1, x.channels));
-            let index = device.tensor_from_vec(window_index(x.geometry, geometry, window), (geometry.rows() * window.taps(),));
+            let index = device.tensor_from_vec(
+                window_index(x.geometry, geometry, window),
+                (geometry.rows() * window.taps(),),
+            );
             let columns = (rows, zero.put_tape(T::default())).concat_along(Axis::<0>).gather(index);
             let y = columns
                 .reshape_like(&(geometry.rows(), inputs))
@@ -103,7 +106,8 @@ pub trait Backend: Clone + 'static {
                 .permute::<_, Axes3<1, 0, 2>>()
                 .reshape_like(&(cin, taps * cout));
             let index = device.tensor_from_vec(block_index(x.geometry, factor), (rows * taps,));
-            let y: Rows<Self::Device, T> = x_rows.matmul(weight).reshape_like(&(rows * taps, cout)).gather(index);
+            let y: Rows<Self::Device, T> =
+                x_rows.matmul(weight).reshape_like(&(rows * taps, cout)).gather(index);
             add_bias(y, bias)
         });
         Act { value: self.lift(tape, y), geometry, channels: cout }
@@ -146,7 +150,9 @@ pub trait Backend: Clone + 'static {
             let index = window_index(x.geometry, geometry, &window);
             let index = device.tensor_from_vec(index, (geometry.rows() * window.taps(),));
             let blocks: Rows<Self::Device, T> = rows.gather(index);
-            blocks.reshape_like(&(geometry.rows(), window.taps(), x.channels)).max::<(usize, usize), Axis<1>>()
+            blocks
+                .reshape_like(&(geometry.rows(), window.taps(), x.channels))
+                .max::<(usize, usize), Axis<1>>()
         });
         Act { value: self.lift(tape, rows), geometry, channels: x.channels }
     }
@@ -162,7 +168,11 @@ pub trait Backend: Clone + 'static {
         let rows = self.record(tape, first, |rows: Rows<Self::Device, T>, _| {
             (rows, second_rows.put_tape(T::default())).concat_along(Axis::<1>)
         });
-        Act { value: self.lift(tape, rows), geometry: first.geometry, channels: first.channels + second.channels }
+        Act {
+            value: self.lift(tape, rows),
+            geometry: first.geometry,
+            channels: first.channels + second.channels,
+        }
     }
 
     /// The loss of [`LossConfig`]; takes the tape, so that `backward` can be called on the result.
@@ -179,14 +189,16 @@ pub trait Backend: Clone + 'static {
         let grouped = (groups, geometry.rows() / groups, classes);
         let first_class = usize::from(!config.dice_includes_background);
         let counted = labels.iter().filter(|label| **label != IGNORE).count().max(1);
-        let cells = labels.iter().flat_map(|label| (0..classes).map(move |class| (usize::from(*label), class)));
+        let cells =
+            labels.iter().flat_map(|label| (0..classes).map(move |class| (usize::from(*label), class)));
         let one_hot = cells.clone().map(|(label, class)| f32::from(label == class)).collect();
         let mask = cells.map(|(label, _)| f32::from(label != usize::from(IGNORE))).collect();
         let device = self.device();
         let one_hot: Rows<Self::Device> = device.tensor_from_vec(one_hot, shape);
         let mask: Rows<Self::Device> = device.tensor_from_vec(mask, shape);
         let weight = 1.0 / (groups * (classes - first_class)) as f32;
-        let weights = (0..groups * classes).map(|cell| if cell % classes < first_class { 0.0 } else { weight });
+        let weights =
+            (0..groups * classes).map(|cell| if cell % classes < first_class { 0.0 } else { weight });
         let weights: Rows<Self::Device> = device.tensor_from_vec(weights.collect(), (groups, classes));
 
         let rows = self.lower(&mut tape, logits).put_tape(tape);
@@ -230,9 +242,8 @@ fn window_index(input: Geometry, output: Geometry, window: &Window) -> Vec<usize
             let [_, ky, kx] = window.kernel;
             let k = [tap / (ky * kx), tap / kx % ky, tap % kx];
             // Wraps to a huge index where padding is meant, which the comparison refuses.
-            let [z, y, x] = std::array::from_fn(|a| {
-                (place[a] * window.stride[a] + k[a]).wrapping_sub(window.padding[a])
-            });
+            let [z, y, x] =
+                std::array::from_fn(|a| (place[a] * window.stride[a] + k[a]).wrapping_sub(window.padding[a]));
             let inside = z < depth && y < height && x < width;
             index.push(if inside { ((sample * depth + z) * height + y) * width + x } else { outside });
         }

@@ -29,7 +29,13 @@ pub(crate) struct Correlation {
 
 impl Correlation {
     /// The forward pass of a convolution.
-    pub(crate) fn forward(window: &Window, input: Geometry, output: Geometry, cin: usize, cout: usize) -> Self {
+    pub(crate) fn forward(
+        window: &Window,
+        input: Geometry,
+        output: Geometry,
+        cin: usize,
+        cout: usize,
+    ) -> Self {
         Self {
             samples: input.samples,
             source: input.size,
@@ -134,7 +140,11 @@ pub(crate) fn correlate(
     assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
     assert_eq!(source.len(), shape.source_len(), "internal error: source length");
     assert_eq!(target.len(), shape.target_len(), "internal error: target length");
-    assert_eq!(weights.values.len(), kz * ky * weights.depth * weights.padded, "internal error: packed weights");
+    assert_eq!(
+        weights.values.len(),
+        kz * ky * weights.depth * weights.padded,
+        "internal error: packed weights"
+    );
     let wanted = (kx + (weights.group - 1) * shape.stride[2]) * shape.cin;
     assert_eq!(weights.depth, wanted, "internal error: packed depth");
     assert!(weights.padded >= weights.group * shape.cout, "internal error: packed columns");
@@ -165,7 +175,8 @@ pub(crate) fn correlate(
         let mut scratch = Planes::new(workspace, shape, source);
         let mut taps = Vec::with_capacity(kz * ky);
         for (index, plane) in target.chunks_exact_mut(plane).enumerate() {
-            let (sample, z) = ((chunk * share + index) / shape.target[0], (chunk * share + index) % shape.target[0]);
+            let (sample, z) =
+                ((chunk * share + index) / shape.target[0], (chunk * share + index) % shape.target[0]);
             let slots: Vec<(usize, usize)> = (0..kz)
                 .filter_map(|k| source_index(shape, 0, z, k).map(|source_z| (k, source_z)))
                 .map(|(k, source_z)| (k, scratch.plane(sample, source_z)))
@@ -185,7 +196,14 @@ pub(crate) fn correlate(
 }
 
 /// Writes one row of outputs; the taps' inputs reach as far as the row needs.
-fn write_row(isa: Isa, shape: &Correlation, weights: &Packed, bias: Option<&[f32]>, taps: &[Tap], out: &mut [f32]) {
+fn write_row(
+    isa: Isa,
+    shape: &Correlation,
+    weights: &Packed,
+    bias: Option<&[f32]>,
+    taps: &[Tap],
+    out: &mut [f32],
+) {
     let outputs = out.len() / shape.cout;
     let (groups, odd) = (outputs / weights.group, outputs % weights.group);
     let mut row = OutputRow {
@@ -206,8 +224,10 @@ fn write_row(isa: Isa, shape: &Correlation, weights: &Packed, bias: Option<&[f32
         output_row(isa, &row);
         if odd == 1 {
             let done = groups * weights.group;
-            let tail: Vec<Tap> =
-                taps.iter().map(|tap| Tap { input: tap.input.add(groups * row.step), weight: tap.weight }).collect();
+            let tail: Vec<Tap> = taps
+                .iter()
+                .map(|tap| Tap { input: tap.input.add(groups * row.step), weight: tap.weight })
+                .collect();
             row = OutputRow {
                 taps: &tail,
                 out: out[done * shape.cout..].as_mut_ptr(),

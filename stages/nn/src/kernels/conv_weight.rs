@@ -81,7 +81,8 @@ pub(crate) fn correlate_weight(
                     let start = (unit * unit_len + y) * row_voxels * shape.cout;
                     let slope = slopes.row(&slope[start..][..row_voxels * shape.cout]);
                     for &(k, slot) in &slots {
-                        for (j, source_y) in (0..ky).filter_map(|j| Some((j, source_index(shape, 1, y, j)?))) {
+                        for (j, source_y) in (0..ky).filter_map(|j| Some((j, source_index(shape, 1, y, j)?)))
+                        {
                             let row = GradientRow {
                                 input: scratch.row(slot, source_y),
                                 step: group * shift,

@@ -21,7 +21,9 @@ pub(crate) use elementwise::{add_assign, column_sums, concat, split};
 pub(crate) use norm::{norm_act_backward, norm_act_forward};
 pub(crate) use pool::{max_pool_backward, max_pool_forward};
 pub(crate) use softmax::{DiceCe, dice_ce_backward, dice_ce_forward};
-pub(crate) use transposed::{Transposed, transposed_data_gradient, transposed_forward, transposed_weight_gradient};
+pub(crate) use transposed::{
+    Transposed, transposed_data_gradient, transposed_forward, transposed_weight_gradient,
+};
 
 /// Upper bound on the parts of a sum; sizes alone decide how many there are, never the thread count.
 pub(super) const MAX_PARTS: usize = 16;
@@ -52,7 +54,9 @@ impl Isa {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => {
-                Self::Avx2.available() && is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl")
+                Self::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512vl")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,

@@ -1,5 +1,6 @@
 //! Instance normalisation with affine and leaky ReLU over channels-last rows, forward and backward.
 #![expect(unsafe_code, reason = "calls loops compiled per instruction set")]
+#![expect(clippy::inline_always, reason = "bodies must be compiled inside their target-feature wrapper")]
 
 use rayon::prelude::*;
 
@@ -27,12 +28,8 @@ struct Affine {
     inverse: Vec<f32>,
 }
 
-fn tiled(values: impl Iterator<Item = f32> + Clone) -> Vec<f32> {
-    let mut tile = Vec::new();
-    for _ in 0..TILE {
-        tile.extend(values.clone());
-    }
-    tile
+fn tiled(values: impl Iterator<Item = f32>) -> Vec<f32> {
+    values.collect::<Vec<_>>().repeat(TILE)
 }
 
 impl Affine {

@@ -8,7 +8,13 @@ use crate::geometry::Geometry;
 const LANES: usize = 8;
 
 /// Where the block of one output voxel lies in the input: the row of each of its voxels, in z, y, x order.
-fn block_rows(input: Geometry, factor: [usize; 3], plane: usize, y: usize, x: usize) -> impl Iterator<Item = usize> {
+fn block_rows(
+    input: Geometry,
+    factor: [usize; 3],
+    plane: usize,
+    y: usize,
+    x: usize,
+) -> impl Iterator<Item = usize> {
     let depth = input.size[0] / factor[0];
     let (sample, z) = (plane / depth, plane % depth);
     let [_, height, width] = input.size;

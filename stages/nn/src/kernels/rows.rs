@@ -1,5 +1,6 @@
 //! The two register-blocked inner kernels: rows of outputs from weights, and weight gradients from rows.
 #![expect(unsafe_code, reason = "SIMD inner loops over raw pointers")]
+#![expect(clippy::inline_always, reason = "bodies must be compiled inside their target-feature wrapper")]
 
 use super::dispatch;
 use super::simd::Simd;
@@ -98,7 +99,11 @@ unsafe fn groups<S: Simd, const V: usize>(row: &OutputRow<'_>, column: usize) {
 }
 
 #[inline(always)]
-unsafe fn output_block<S: Simd, const R: usize, const V: usize>(row: &OutputRow<'_>, first: usize, column: usize) {
+unsafe fn output_block<S: Simd, const R: usize, const V: usize>(
+    row: &OutputRow<'_>,
+    first: usize,
+    column: usize,
+) {
     // SAFETY: inputs, weights, bias and outputs of these groups and columns are valid by the caller's contract;
     // lanes beyond `columns` are stored to a local array only.
     unsafe {
@@ -199,7 +204,11 @@ unsafe fn depths<S: Simd, const V: usize>(row: &GradientRow, column: usize) {
 }
 
 #[inline(always)]
-unsafe fn gradient_block<S: Simd, const R: usize, const V: usize>(row: &GradientRow, first: usize, column: usize) {
+unsafe fn gradient_block<S: Simd, const R: usize, const V: usize>(
+    row: &GradientRow,
+    first: usize,
+    column: usize,
+) {
     // SAFETY: inputs, slopes and gradients of these depths and columns are valid by the caller's contract.
     unsafe {
         let gradient = row.gradient.add(first * row.padded + column);

@@ -8,7 +8,7 @@ use crate::backend::workspace::{Buffer, Workspace};
 pub(super) struct Planes<'a> {
     shape: &'a Correlation,
     source: &'a [f32],
-    planes: Buffer,
+    values: Buffer,
     /// Which plane (sample, z) each slot holds.
     held: Vec<Option<(usize, usize)>>,
     /// Voxels per padded row.
@@ -23,7 +23,7 @@ impl<'a> Planes<'a> {
         let width = reach.max(filled) + shape.stride[2];
         let slots = shape.kernel[0];
         let values = slots * shape.source[1] * width * shape.cin;
-        Self { shape, source, planes: workspace.take_zeroed(values), held: vec![None; slots], width }
+        Self { shape, source, values: workspace.take_zeroed(values), held: vec![None; slots], width }
     }
 
     /// The slot that holds source plane `z` of `sample`, copied there if need be.
@@ -39,7 +39,7 @@ impl<'a> Planes<'a> {
     fn fill(&mut self, slot: usize, sample: usize, z: usize) {
         let Correlation { source: [depth, height, width], cin, low, dilation, .. } = *self.shape;
         let plane = &self.source[(sample * depth + z) * height * width * cin..][..height * width * cin];
-        let padded = &mut self.planes[slot * height * self.width * cin..][..height * self.width * cin];
+        let padded = &mut self.values[slot * height * self.width * cin..][..height * self.width * cin];
         for (from, to) in plane.chunks_exact(width * cin).zip(padded.chunks_exact_mut(self.width * cin)) {
             let to = &mut to[low[2] * cin..];
             if dilation[2] == 1 {
@@ -55,7 +55,7 @@ impl<'a> Planes<'a> {
     /// The padded row of source row `y` in `slot`: valid from its first value to the end of the target's reach.
     pub(super) fn row(&self, slot: usize, y: usize) -> *const f32 {
         let start = (slot * self.shape.source[1] + y) * self.width * self.shape.cin;
-        self.planes[start..].as_ptr()
+        self.values[start..].as_ptr()
     }
 }
 

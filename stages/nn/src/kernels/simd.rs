@@ -1,6 +1,7 @@
 //! Vectors of f32 as a trait, so that each kernel is written once. A lane never meets another lane, and `fma`
 //! rounds once on every implementation: results are the same bits whatever the width.
 #![expect(unsafe_code, reason = "intrinsics over raw pointers")]
+#![expect(clippy::inline_always, reason = "bodies must be compiled inside their target-feature wrapper")]
 
 /// A vector type of one instruction set.
 ///
@@ -119,22 +120,6 @@ pub(super) mod x86 {
         _mm256_storeu_ps,
         _mm256_fmadd_ps
     );
-    simd!(
-        Avx512,
-        16,
-        |_| 12,
-        _mm512_set1_ps,
-        _mm512_loadu_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps
-    );
-    simd!(
-        Avx512Half,
-        8,
-        |_| 12,
-        _mm256_set1_ps,
-        _mm256_loadu_ps,
-        _mm256_storeu_ps,
-        _mm256_fmadd_ps
-    );
+    simd!(Avx512, 16, |_| 12, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_fmadd_ps);
+    simd!(Avx512Half, 8, |_| 12, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_fmadd_ps);
 }

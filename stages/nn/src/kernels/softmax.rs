@@ -44,8 +44,19 @@ impl DiceCe<'_> {
 }
 
 /// Writes the softmax of `logits`, `[rows, classes]`, to `probabilities` and returns the loss.
-pub(crate) fn dice_ce_forward(loss: &DiceCe<'_>, logits: &[f32], probabilities: &mut [f32]) -> (f32, DiceCeSums) {
+pub(crate) fn dice_ce_forward(
+    loss: &DiceCe<'_>,
+    logits: &[f32],
+    probabilities: &mut [f32],
+) -> (f32, DiceCeSums) {
+    struct Rows<'a> {
+        sample: usize,
+        logits: &'a [f32],
+        labels: &'a [u8],
+        probabilities: &'a mut [f32],
+    }
     struct Part {
+        sample: usize,
         entropy: f64,
         voxels: usize,
         overlap: Vec<f64>,
@@ -55,24 +66,22 @@ pub(crate) fn dice_ce_forward(loss: &DiceCe<'_>, logits: &[f32], probabilities: 
     let voxels = loss.geometry.voxels();
     assert_eq!(logits.len(), loss.geometry.rows() * classes, "internal error: logits length");
     assert_eq!(loss.labels.len(), loss.geometry.rows(), "internal error: labels length");
-    let per_sample = voxels.div_ceil(PART_ROWS);
     // Parts never span two samples.
-    let mut parts: Vec<(usize, &[f32], &[u8], &mut [f32])> = Vec::new();
+    let mut parts = Vec::new();
     let samples = logits.chunks_exact(voxels * classes).zip(loss.labels.chunks_exact(voxels));
     for (sample, ((logits, labels), probabilities)) in
         samples.zip(probabilities.chunks_exact_mut(voxels * classes)).enumerate()
     {
         let rows = logits.chunks(PART_ROWS * classes).zip(labels.chunks(PART_ROWS));
         for ((logits, labels), probabilities) in rows.zip(probabilities.chunks_mut(PART_ROWS * classes)) {
-            parts.push((sample, logits, labels, probabilities));
+            parts.push(Rows { sample, logits, labels, probabilities });
         }
     }
-    debug_assert_eq!(parts.len(), per_sample * loss.geometry.samples);
-    let sums: Vec<(usize, Part)> = parts
+    let sums: Vec<Part> = parts
         .into_par_iter()
-        .map(|(sample, logits, labels, probabilities)| {
-            let mut part =
-                Part { entropy: 0.0, voxels: 0, overlap: vec![0.0; classes], sizes: vec![0.0; classes] };
+        .map(|Rows { sample, logits, labels, probabilities }| {
+            let (overlap, sizes) = (vec![0.0; classes], vec![0.0; classes]);
+            let mut part = Part { sample, entropy: 0.0, voxels: 0, overlap, sizes };
             let rows = logits.chunks_exact(classes).zip(probabilities.chunks_exact_mut(classes));
             for ((logits, probabilities), label) in rows.zip(labels) {
                 let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -82,7 +91,9 @@ pub(crate) fn dice_ce_forward(loss: &DiceCe<'_>, logits: &[f32], probabilities: 
                     total += *p;
                 }
                 let inverse = total.recip();
-                probabilities.iter_mut().for_each(|p| *p *= inverse);
+                for p in probabilities.iter_mut() {
+                    *p *= inverse;
+                }
                 if *label == IGNORE {
                     continue;
                 }
@@ -95,16 +106,16 @@ pub(crate) fn dice_ce_forward(loss: &DiceCe<'_>, logits: &[f32], probabilities: 
                     *size += f64::from(*p);
                 }
             }
-            (sample, part)
+            part
         })
         .collect();
     let cells = loss.groups() * classes;
     let mut totals = DiceCeSums { overlap: vec![0.0; cells], sizes: vec![0.0; cells], voxels: 0.0 };
     let mut entropy = 0.0;
-    for (sample, part) in sums {
+    for part in sums {
         entropy += part.entropy;
         totals.voxels += part.voxels as f64;
-        let first = loss.group_of(sample) * classes;
+        let first = loss.group_of(part.sample) * classes;
         for class in 0..classes {
             totals.overlap[first + class] += part.overlap[class];
             totals.sizes[first + class] += part.sizes[class];
@@ -122,7 +133,12 @@ pub(crate) fn dice_ce_forward(loss: &DiceCe<'_>, logits: &[f32], probabilities: 
 }
 
 /// Writes the slope of the loss, times `upstream`, over `probabilities`.
-pub(crate) fn dice_ce_backward(loss: &DiceCe<'_>, sums: &DiceCeSums, upstream: f32, probabilities: &mut [f32]) {
+pub(crate) fn dice_ce_backward(
+    loss: &DiceCe<'_>,
+    sums: &DiceCeSums,
+    upstream: f32,
+    probabilities: &mut [f32],
+) {
     let classes = loss.classes;
     let voxels = loss.geometry.voxels();
     let smooth = f64::from(loss.config.smooth);
@@ -133,7 +149,8 @@ pub(crate) fn dice_ce_backward(loss: &DiceCe<'_>, sums: &DiceCeSums, upstream: f
     for (cell, (overlap, size)) in sums.overlap.iter().zip(&sums.sizes).enumerate() {
         if cell % classes >= loss.first_class() {
             let size = size + smooth;
-            everywhere[cell] = (upstream * (2.0 * overlap + smooth) / (size * size) / loss.dice_count()) as f32;
+            everywhere[cell] =
+                (upstream * (2.0 * overlap + smooth) / (size * size) / loss.dice_count()) as f32;
             at_label[cell] = (upstream * 2.0 / size / loss.dice_count()) as f32;
         }
     }

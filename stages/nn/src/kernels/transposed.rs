@@ -113,7 +113,8 @@ pub(crate) fn transposed_data_gradient(
     shape.check(isa, d_source, d_target, weights.len());
     let mut turned = workspace.take(weights.len());
     let block = shape.block();
-    for (from, to) in weights.chunks_exact(shape.cin * block).zip(turned.chunks_exact_mut(shape.cin * block)) {
+    for (from, to) in weights.chunks_exact(shape.cin * block).zip(turned.chunks_exact_mut(shape.cin * block))
+    {
         for (c, row) in from.chunks_exact(block).enumerate() {
             row.iter().enumerate().for_each(|(o, value)| to[o * shape.cin + c] = *value);
         }

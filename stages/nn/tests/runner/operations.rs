@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dfdx::prelude::*;
 use pipe_nn::{Act, Backend, CpuBackend, Flat, Geometry, Isa, LossConfig, Reference, Window};
 
-use crate::support::{assert_close, bits, geometry, noise};
+use crate::support::{assert_close, bits, geometry, noise, with_threads};
 
 /// Sums of up to a few hundred products in f32, in another order.
 const REORDERED: f32 = 2e-5;
@@ -56,7 +56,11 @@ impl Case {
         let classes = self.channels as f32;
         let draws = noise(9, self.geometry.rows());
         // One voxel in sixteen counts nowhere.
-        draws.iter().enumerate().map(|(i, v)| if i % 16 == 5 { 255 } else { ((v + 1.0) / 2.0 * classes) as u8 }).collect()
+        draws
+            .iter()
+            .enumerate()
+            .map(|(i, v)| if i % 16 == 5 { 255 } else { ((v + 1.0) / 2.0 * classes) as u8 })
+            .collect()
     }
 
     /// Runs forward, takes `Σ output · noise` (the loss itself for a loss) and goes back.
@@ -120,11 +124,6 @@ fn weighted_backward<B: Backend>(
 
 fn isas() -> impl Iterator<Item = CpuBackend> {
     [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter_map(CpuBackend::with_isa)
-}
-
-/// Runs with a pool of `threads`.
-fn with_threads<R: Send>(threads: usize, run: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
 }
 
 #[track_caller]
@@ -233,4 +232,44 @@ fn the_loss_equals_its_definition() {
         }
     }
     check(Operation::DiceCe(LossConfig::default()), geometry(2, [17, 16, 17]), 2);
+}
+
+/// The derivative of `Σ output · noise` along a random direction, by central differences, against the gradients.
+#[track_caller]
+fn check_derivative(operation: Operation, geometry: Geometry, channels: usize) {
+    let case = Case { operation, geometry, channels };
+    let backend = CpuBackend::default();
+    let (input, parameters) = (case.input(), case.parameters());
+    let (_, outcome) = case.run_at(&backend, &input, &parameters);
+    let places: Vec<Vec<f32>> = std::iter::once(input).chain(parameters).collect();
+    for (place, gradient) in outcome[1..].iter().enumerate() {
+        let direction = noise(20 + place as u64, places[place].len());
+        let total = |step: f32| {
+            let mut moved = places.clone();
+            moved[place].iter_mut().zip(&direction).for_each(|(value, d)| *value += step * d);
+            f64::from(case.run_at(&backend, &moved[0], &moved[1..]).0)
+        };
+        let step = 2e-3;
+        let measured = (total(step) - total(-step)) / f64::from(2.0 * step);
+        let stated: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+        let scale: f64 = gradient.iter().map(|g| f64::from(g.abs())).sum::<f64>().max(1e-3);
+        // Rounding of a sum of a few hundred f32 over the step, and the curvature times the step squared.
+        let error = (measured - stated).abs() / scale;
+        assert!(
+            error < 2e-3,
+            "place {place}: differences give {measured}, the gradient {stated}, scale {scale}"
+        );
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences() {
+    let size = geometry(2, [2, 3, 4]);
+    check_derivative(Operation::Conv { window: same([3; 3]), cout: 8, bias: true }, size, 4);
+    check_derivative(Operation::Conv { window: same([3; 3]), cout: 8, bias: false }, size, 8);
+    check_derivative(Operation::Conv { window: same([1; 3]), cout: 3, bias: true }, size, 8);
+    check_derivative(Operation::Transposed { factor: [2; 3], cout: 4, bias: true }, size, 4);
+    check_derivative(Operation::Concat { channels: 3 }, size, 2);
+    check_derivative(Operation::DiceCe(LossConfig::default()), size, 3);
+    check_derivative(Operation::DiceCe(LossConfig { batch_dice: false, ..LossConfig::default() }), size, 3);
 }

@@ -23,11 +23,19 @@ pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f32], toleranc
     let scale = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
     for (index, (a, b)) in found.iter().zip(expected).enumerate() {
         let error = (a - b).abs() / scale;
-        assert!(error <= tolerance, "{what}[{index}] is {a}, expected {b}: {error:e} of the largest, {scale}");
+        assert!(
+            error <= tolerance,
+            "{what}[{index}] is {a}, expected {b}: {error:e} of the largest, {scale}"
+        );
     }
 }
 
 /// The bits, for comparisons that must be exact.
 pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Runs on a pool of `threads`.
+pub(crate) fn with_threads<R: Send>(threads: usize, run: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool starts").install(run)
 }

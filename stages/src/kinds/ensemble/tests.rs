@@ -62,7 +62,8 @@ fn models_that_do_another_task_are_named_with_both_values() {
             crate::artifact::Artifact::load(&single(&space, 1.0, 1)).expect("a predictor stored just now");
         edit(&mut other);
         let (a, b) = (single(&space, 0.0, 0), space.stored(&other));
-        let error = space.run_many::<Ensemble>(json!({}), &[("models", vec![&a, &b])]).expect_err("they disagree");
+        let error =
+            space.run_many::<Ensemble>(json!({}), &[("models", vec![&a, &b])]).expect_err("they disagree");
         assert_eq!(error.to_string(), format!("the models do not do the same task: {expected}"));
     }
     check(
@@ -85,13 +86,14 @@ fn a_weight_is_needed_for_each_model() {
     let space = TestSpace::new();
     let (a, b) = (single(&space, 0.0, 0), single(&space, 1.0, 1));
     let params = json!({ "weights": [1.0, 1.0, 1.0] });
-    let error = space.run_many::<Ensemble>(params, &[("models", vec![&a, &b])]).expect_err("too many weights");
+    let error =
+        space.run_many::<Ensemble>(params, &[("models", vec![&a, &b])]).expect_err("too many weights");
     assert!(error.to_string().starts_with("`weights` has 3 numbers but there are 2 models"), "{error}");
     let found = problems::<Ensemble>(json!({ "weights": [1.0, 0.0, -1.0] }));
-    assert_eq!(found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), [
-        "0 is no weight",
-        "-1 is no weight"
-    ]);
+    assert_eq!(
+        found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(),
+        ["0 is no weight", "-1 is no weight"]
+    );
 }
 
 #[test]

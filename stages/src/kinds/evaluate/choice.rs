@@ -26,7 +26,11 @@ pub(super) fn choose<'a>(
     let mut jobs = Vec::new();
     if params.part != EvaluatedPart::Validation {
         for id in split.test() {
-            jobs.push(Job { row: row(volumes, id)?, fold: None, members: (0..predictor.members.len()).collect() });
+            jobs.push(Job {
+                row: row(volumes, id)?,
+                fold: None,
+                members: (0..predictor.members.len()).collect(),
+            });
         }
     }
     if params.part != EvaluatedPart::Test {
@@ -39,9 +43,11 @@ pub(super) fn choose<'a>(
     }
     if jobs.is_empty() {
         return Err(StageError::Data(match params.part {
-            EvaluatedPart::Test => "the split has no test cases: set `test` of the split above 0, or evaluate with \
+            EvaluatedPart::Test => {
+                "the split has no test cases: set `test` of the split above 0, or evaluate with \
                                     `part: validation`"
-                .into(),
+                    .into()
+            }
             part => format!("no case of the split belongs to `part: {}`", part.name()),
         }));
     }
@@ -55,7 +61,8 @@ fn row<'a>(volumes: &'a Volumes, id: &str) -> Result<&'a VolumeRow, StageError> 
 
 /// The folds to validate: the one asked for, or all that members left out.
 fn folds(params: &Params, predictor: &Predictor) -> Result<BTreeSet<usize>, StageError> {
-    let left_out: BTreeSet<usize> = predictor.members.iter().map(|member| member.card.training.fold).collect();
+    let left_out: BTreeSet<usize> =
+        predictor.members.iter().map(|member| member.card.training.fold).collect();
     match params.fold {
         None => Ok(left_out),
         Some(fold) if left_out.contains(&fold) => Ok([fold].into()),

@@ -68,7 +68,8 @@ pub(super) fn count(
     if let Some(finding) = finding.filter(|finding| finding.severity() == check::Severity::Error) {
         return Err(format!("cannot be compared with the prediction: {finding}"));
     }
-    let confusion = Confusion::of(reference.as_slice(), prediction.as_slice()).map_err(|error| error.to_string())?;
+    let confusion =
+        Confusion::of(reference.as_slice(), prediction.as_slice()).map_err(|error| error.to_string())?;
     let found: BTreeSet<u8> = confusion.labels().into_iter().collect();
     if let Some(unknown) = found.iter().find(|label| !labels.contains_key(label)) {
         return Err(format!("has the value {unknown} but the model knows {}", labels_text(labels)));

@@ -14,7 +14,9 @@ use std::path::PathBuf;
 
 #[track_caller]
 fn evaluate(space: &TestSpace, cohort: &Cohort, predictor: &Path, params: Value) -> TestRun {
-    space.run::<Evaluate>(params, &cohort.inputs(predictor)).unwrap_or_else(|error| panic!("{}", error.chain()))
+    space
+        .run::<Evaluate>(params, &cohort.inputs(predictor))
+        .unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
 #[track_caller]
@@ -24,7 +26,10 @@ fn refusal(space: &TestSpace, cohort: &Cohort, predictor: &Path, params: Value) 
 
 #[track_caller]
 fn value(metrics: &Metrics, case: &str, label: u8, metric: &str) -> Option<f64> {
-    let mut rows = metrics.rows.iter().filter(|row| (row.case.as_str(), row.label, row.metric.as_str()) == (case, label, metric));
+    let mut rows = metrics
+        .rows
+        .iter()
+        .filter(|row| (row.case.as_str(), row.label, row.metric.as_str()) == (case, label, metric));
     let value = rows.next().expect("the row is there").value;
     assert!(rows.next().is_none(), "the row is there once");
     value
@@ -43,7 +48,12 @@ fn texture(count: usize, seed: u64) -> Vec<f32> {
 /// A case on a grid that is neither RAS nor isotropic, with a body of random shape.
 fn oblong_case(id: &'static str, part: Part, seed: u64) -> TestCase {
     // Voxel x points left, voxel y up and voxel z back; 0.9, 1.4 and 2 mm.
-    let affine = Affine([[-0.9, 0.0, 0.0, 40.0], [0.0, 0.0, -2.0, 31.5], [0.0, 1.4, 0.0, -12.25], [0.0, 0.0, 0.0, 1.0]]);
+    let affine = Affine([
+        [-0.9, 0.0, 0.0, 40.0],
+        [0.0, 0.0, -2.0, 31.5],
+        [0.0, 1.4, 0.0, -12.25],
+        [0.0, 0.0, 0.0, 1.0],
+    ]);
     let grid = Geometry::new([9, 12, 15], affine);
     let image = texture(9 * 12 * 15, seed);
     let label = texture(9 * 12 * 15, seed + 1).iter().map(|value| u8::from(*value > 0.2)).collect();
@@ -67,7 +77,9 @@ fn prepared(source: &Geometry) -> Transform {
 fn exported(space: &TestSpace, models: &[(Dims, u64)]) -> PathBuf {
     let export = |(dims, seed): &(Dims, u64)| {
         let model = space.stored(&unet(*dims, &two_labels(), 0, *seed));
-        let run = space.run::<crate::kinds::export::Export>(json!({}), &[("model", &model)]).expect("a sound model");
+        let run = space
+            .run::<crate::kinds::export::Export>(json!({}), &[("model", &model)])
+            .expect("a sound model");
         run.dir("predictor").to_owned()
     };
     let members: Vec<PathBuf> = models.iter().map(export).collect();
@@ -83,11 +95,14 @@ fn scores_equal_the_case_worked_by_hand() {
     let image = [0.1, 0.9, 0.8, 0.7, 0.2, 0.3];
     let case = row_case("a", Part::Test, &image, Some(&[0, 1, 1, 0, 1, 0]));
     let cohort = Cohort::plain(&space, &two_labels(), &[case]);
-    let run = evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
+    let run =
+        evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
     assert_eq!(voxels(&run, "a"), [0, 1, 1, 1, 0, 0]);
     let metrics = run.load(&METRICS);
     // TP 2, FP 1, FN 1.
-    for (metric, expected) in [("dice", 4.0 / 6.0), ("iou", 2.0 / 4.0), ("precision", 2.0 / 3.0), ("recall", 2.0 / 3.0)] {
+    for (metric, expected) in
+        [("dice", 4.0 / 6.0), ("iou", 2.0 / 4.0), ("precision", 2.0 / 3.0), ("recall", 2.0 / 3.0)]
+    {
         assert_eq!(value(&metrics, "a", 1, metric), Some(expected), "{metric}");
     }
     assert_eq!(metrics.rows.len(), 4, "background is not scored");
@@ -106,13 +121,18 @@ fn undefined_values_enter_no_figure_and_are_counted() {
         row_case("false", Part::Test, &[1.0, 0.0], Some(&[0, 0])),
     ];
     let cohort = Cohort::plain(&space, &two_labels(), &cases);
-    let run = evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
+    let run =
+        evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
     let Metrics { rows, summary } = run.load(&METRICS);
     let dice: Vec<(&str, Option<f64>)> =
         rows.iter().filter(|row| row.metric == "dice").map(|row| (row.case.as_str(), row.value)).collect();
-    assert_eq!(dice, [("absent", None), ("false", Some(0.0)), ("half", Some(2.0 / 3.0)), ("missed", Some(0.0))]);
+    assert_eq!(
+        dice,
+        [("absent", None), ("false", Some(0.0)), ("half", Some(2.0 / 3.0)), ("missed", Some(0.0))]
+    );
     let figures = |metric: &str| {
-        let found = summary.metrics.iter().find(|summary| summary.metric == metric).expect("the metric is there");
+        let found =
+            summary.metrics.iter().find(|summary| summary.metric == metric).expect("the metric is there");
         (found.n, found.undefined, found.mean, found.median)
     };
     assert_eq!(figures("dice"), (3, 1, Some(2.0 / 9.0), Some(0.0)));
@@ -138,7 +158,10 @@ fn predictions_lie_on_the_grid_of_the_source_and_are_scored_there() {
         assert!(found.geometry().affine.max_difference(&source.affine) < 1e-5);
         let reference = case.label.as_ref().expect("the case has a label").as_slice();
         let counts = Confusion::of(reference, found.as_slice()).expect("equal sizes").counts(1);
-        assert!(counts.true_positive > 0 && counts.false_negative > 0, "the case tells something: {counts:?}");
+        assert!(
+            counts.true_positive > 0 && counts.false_negative > 0,
+            "the case tells something: {counts:?}"
+        );
         assert_eq!(value(&metrics, case.id, 1, "dice"), Some(overlap::dice(&counts)));
     }
 }
@@ -188,7 +211,8 @@ fn slices_and_volumes_vote_together() {
 #[test]
 fn the_heavier_network_decides() {
     let space = TestSpace::new();
-    let cohort = Cohort::plain(&space, &two_labels(), &[row_case("a", Part::Test, &[-1.0, 1.0], Some(&[0, 1]))]);
+    let cohort =
+        Cohort::plain(&space, &two_labels(), &[row_case("a", Part::Test, &[-1.0, 1.0], Some(&[0, 1]))]);
     for (weights, expected) in [([3.0, 1.0], [0, 1]), ([1.0, 3.0], [1, 0])] {
         let mut members =
             vec![above(&space, 0.0, 0), voxelwise(&space, Dims::Three, &[8.0, -8.0], &[0.0, 0.0], 0)];
@@ -216,8 +240,12 @@ fn validation_cases_are_predicted_only_by_networks_that_did_not_see_them() {
     assert_eq!(voxels(&run, "first"), [0, 1, 1]);
     assert_eq!(voxels(&run, "second"), [0, 0, 1]);
     let rows = run.load(&PREDICTIONS).rows;
-    let made: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.part.as_str(), row.fold, row.members.as_str())).collect();
-    assert_eq!(made, [("first", "validation", Some(0), "voxelwise 0"), ("second", "validation", Some(1), "voxelwise 1")]);
+    let made: Vec<_> =
+        rows.iter().map(|row| (row.id.as_str(), row.part.as_str(), row.fold, row.members.as_str())).collect();
+    assert_eq!(
+        made,
+        [("first", "validation", Some(0), "voxelwise 0"), ("second", "validation", Some(1), "voxelwise 1")]
+    );
     assert_eq!(run.load(&METRICS).summary.folds, [0, 1]);
 
     let run = evaluate(&space, &cohort, &model, json!({ "part": "validation", "fold": 1 }));
@@ -247,7 +275,8 @@ fn a_case_without_reference_is_predicted_counted_and_not_scored() {
         row_case("seen", Part::Test, &[0.0, 1.0], Some(&[0, 1])),
     ];
     let cohort = Cohort::plain(&space, &two_labels(), &cases);
-    let run = evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
+    let run =
+        evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
     assert_eq!(voxels(&run, "blind"), [0, 1]);
     let Metrics { rows, summary } = run.load(&METRICS);
     assert!(rows.iter().all(|row| row.case == "seen"));
@@ -261,7 +290,8 @@ fn volumes_that_know_no_labels_can_be_predicted() {
     let space = TestSpace::new();
     let background = labels(&[(0, "background")]);
     let cohort = Cohort::plain(&space, &background, &[row_case("blind", Part::Test, &[0.0, 1.0], None)]);
-    let run = evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
+    let run =
+        evaluate(&space, &cohort, &predictor(&space, &two_labels(), vec![above(&space, 0.5, 0)]), json!({}));
     assert_eq!(voxels(&run, "blind"), [0, 1]);
     assert_eq!(run.load(&METRICS).summary.mean_foreground_dice, None);
 }
@@ -293,7 +323,11 @@ fn only_cases_that_changed_are_predicted_again() {
     more.push(row_case("d", Part::Test, &[0.0, 1.0], Some(&[0, 1])));
     more[0].label = None;
     let more = Cohort::plain(&space, &names, &more);
-    assert_eq!(evaluate(&space, &more, &model, params()).memo_misses, 2, "one case is new, one lost its reference");
+    assert_eq!(
+        evaluate(&space, &more, &model, params()).memo_misses,
+        2,
+        "one case is new, one lost its reference"
+    );
 
     for params in [json!({ "mirror": true }), json!({ "overlap": 0.25 })] {
         assert_eq!(evaluate(&space, &more, &model, params).memo_misses, 4);
@@ -307,7 +341,8 @@ fn mirroring_changes_a_network_that_sees_directions_and_not_one_that_sees_voxels
     let space = TestSpace::new();
     let cohort = Cohort::new(&space, &two_labels(), &[oblong_case("a", Part::Test, 1)], prepared);
     let both = |model: &Path| {
-        [false, true].map(|mirror| voxels(&evaluate(&space, &cohort, model, json!({ "mirror": mirror })), "a"))
+        [false, true]
+            .map(|mirror| voxels(&evaluate(&space, &cohort, model, json!({ "mirror": mirror })), "a"))
     };
     let [plain, mirrored] = both(&predictor(&space, &two_labels(), vec![above(&space, 0.0, 0)]));
     assert_eq!(plain, mirrored);
@@ -319,7 +354,8 @@ fn mirroring_changes_a_network_that_sees_directions_and_not_one_that_sees_voxels
 
 #[test]
 fn the_number_of_threads_changes_nothing() {
-    let cases = || ["a", "b", "c", "d", "e"].map(|id| oblong_case(id, Part::Test, u64::from(id.as_bytes()[0])));
+    let cases =
+        || ["a", "b", "c", "d", "e"].map(|id| oblong_case(id, Part::Test, u64::from(id.as_bytes()[0])));
     let run = |threads: usize| {
         let space = TestSpace::new();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
@@ -363,7 +399,8 @@ fn an_image_with_other_channels_is_refused_by_name() {
     let space = TestSpace::new();
     let grid = Geometry::with_spacing([1, 1, 2], [1.0; 3]);
     let image = Image::from_vec(vec![0.0; 4], 2, grid).expect("sizes agree");
-    let cohort = Cohort::plain(&space, &two_labels(), &[TestCase { id: "a", image, label: None, part: Part::Test }]);
+    let cohort =
+        Cohort::plain(&space, &two_labels(), &[TestCase { id: "a", image, label: None, part: Part::Test }]);
     let model = predictor(&space, &two_labels(), vec![above(&space, 0.0, 0)]);
     let text = refusal(&space, &cohort, &model, json!({}));
     assert_eq!(text, "case `a` has 2 image channels but the model takes 1");
@@ -426,7 +463,9 @@ fn a_stop_ends_the_evaluation() {
 
 #[test]
 fn parameters_that_cannot_work_are_told_before_anything_runs() {
-    let names = |params: Value| problems::<Evaluate>(params).into_iter().map(|problem| problem.parameter).collect::<Vec<_>>();
+    let names = |params: Value| {
+        problems::<Evaluate>(params).into_iter().map(|problem| problem.parameter).collect::<Vec<_>>()
+    };
     assert!(names(json!({ "part": "validation", "fold": 0 })).is_empty());
     assert_eq!(names(json!({ "fold": 0 })), ["fold"]);
     assert_eq!(names(json!({ "part": "all", "fold": 0, "overlap": 1.0 })), ["fold", "overlap"]);

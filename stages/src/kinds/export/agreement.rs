@@ -38,11 +38,18 @@ impl Agreement {
 /// the worse of both.
 ///
 /// The noise has mean 0 and variance 1, as normalised images have, and is the same on every machine.
-pub(super) fn compare(network: &Model<CpuBackend>, export: &[u8], patch: [usize; 3]) -> Result<Agreement, StageError> {
+pub(super) fn compare(
+    network: &Model<CpuBackend>,
+    export: &[u8],
+    patch: [usize; 3],
+) -> Result<Agreement, StageError> {
     let threads = NonZeroUsize::new(rayon::current_num_threads()).unwrap_or(NonZeroUsize::MIN);
-    let mut session = Session::from_bytes(export, threads).map_err(StageError::inner("loading the exported model"))?;
+    let mut session =
+        Session::from_bytes(export, threads).map_err(StageError::inner("loading the exported model"))?;
     let mut worst = Agreement { difference: 0.0, scale: 0.0 };
-    for (samples, size) in [(1, patch), (2, other_size(patch, network.network().multiple, network.network().dims))] {
+    for (samples, size) in
+        [(1, patch), (2, other_size(patch, network.network().multiple, network.network().dims))]
+    {
         let geometry = Geometry { samples, size };
         let channels = network.network().in_channels;
         let input = noise(geometry.rows() * channels, samples as u64);

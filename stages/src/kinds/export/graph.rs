@@ -80,7 +80,8 @@ impl<'a> Layers<'a> {
 
     fn weights(&self, id: ParameterId) -> Result<Weights<'a>, StageError> {
         let name = &self.network.parameters[id.0].name;
-        let missing = || StageError::Data(format!("parameter `{name}` of the network is not in the file of weights"));
+        let missing =
+            || StageError::Data(format!("parameter `{name}` of the network is not in the file of weights"));
         let (shape, values) = self.parameters.get(name).ok_or_else(missing)?;
         Ok(Weights { shape, values })
     }

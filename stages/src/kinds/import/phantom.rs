@@ -31,7 +31,7 @@ pub struct Phantom {
 
 impl Default for Phantom {
     fn default() -> Self {
-        Self { cases: 40, shape: [30, 38, 30], seed: 0 }
+        Self { cases: 80, shape: [30, 38, 30], seed: 0 }
     }
 }
 
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn every_case_has_two_parts_off_the_border_that_no_threshold_finds() {
-        let phantom = Phantom::default();
+        let phantom = Phantom { cases: 24, ..Phantom::default() };
         let mut scales = Vec::new();
         for index in 0..phantom.cases {
             let (image, label) = case(&phantom, index);

@@ -3,8 +3,8 @@
 use crate::artifact::Artifact;
 use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
 use crate::artifacts::{
-    Architecture, DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts, VolumeRow,
-    Volumes, VolumesInfo,
+    Architecture, DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts,
+    VolumeRow, Volumes, VolumesInfo,
 };
 use crate::testing::TestSpace;
 use fs_err as fs;
@@ -27,7 +27,14 @@ pub(crate) fn two_labels() -> BTreeMap<u8, String> {
 }
 
 fn training(fold: usize) -> TrainingFacts {
-    TrainingFacts { fold, training_cases: 4, validation_cases: 2, epochs: 3, epoch: 2, validation_dice: Some(0.5) }
+    TrainingFacts {
+        fold,
+        training_cases: 4,
+        validation_cases: 2,
+        epochs: 3,
+        epoch: 2,
+        validation_dice: Some(0.5),
+    }
 }
 
 /// A U-Net of two levels with random weights and one image channel.
@@ -48,14 +55,21 @@ pub(crate) fn unet(dims: Dims, labels: &BTreeMap<u8, String>, fold: usize, seed:
 }
 
 /// A network that sees one voxel at a time: the logit of class `i` is `weights[i] · intensity + biases[i]`.
-pub(crate) fn voxelwise(space: &TestSpace, dims: Dims, weights: &[f32], biases: &[f32], fold: usize) -> Member {
+pub(crate) fn voxelwise(
+    space: &TestSpace,
+    dims: Dims,
+    weights: &[f32],
+    biases: &[f32],
+    fold: usize,
+) -> Member {
     let graph_dims = if dims == Dims::Two { pipe_onnx::Dims::Two } else { pipe_onnx::Dims::Three };
     let ones = vec![1; dims.count()];
     let mut graph = GraphBuilder::new("voxelwise", 1, graph_dims).expect("one channel");
     let input = graph.input();
     let shape = [&[weights.len(), 1], ones.as_slice()].concat();
     let weight = Weights { shape: &shape, values: weights };
-    let head = graph.conv("head", &input, weight, Some(biases), &Window::tight(&ones)).expect("a 1×1×1 convolution");
+    let head =
+        graph.conv("head", &input, weight, Some(biases), &Window::tight(&ones)).expect("a 1×1×1 convolution");
     let bytes = graph.build(&head).expect("one layer");
     let digest = Digest::of_bytes(&bytes);
     let path = space.path().join(format!("{digest}.onnx"));
@@ -78,7 +92,8 @@ pub(crate) fn above(space: &TestSpace, threshold: f32, fold: usize) -> Member {
 }
 
 pub(crate) fn predictor(space: &TestSpace, labels: &BTreeMap<u8, String>, members: Vec<Member>) -> PathBuf {
-    let task = Task { labels: labels.clone(), channels: 1, spacing_mm: None, normalization: Normalization::None };
+    let task =
+        Task { labels: labels.clone(), channels: 1, spacing_mm: None, normalization: Normalization::None };
     space.stored(&Predictor { task, members })
 }
 
@@ -118,7 +133,8 @@ impl Cohort {
         }
         let rows = cases.iter().map(|case| store_case(case, &prepared, &sources, &transform)).collect();
         space.ingest(&sources);
-        let dataset = DatasetInfo { labels: labels.clone(), channels: vec!["MRI".into()], ..DatasetInfo::default() };
+        let dataset =
+            DatasetInfo { labels: labels.clone(), channels: vec!["MRI".into()], ..DatasetInfo::default() };
         let info = VolumesInfo {
             dataset,
             region: Region::Whole,
@@ -154,7 +170,12 @@ fn patient(case: &TestCase) -> String {
     format!("patient of {}", case.id)
 }
 
-fn store_case(case: &TestCase, root: &Path, sources: &Path, transform: impl Fn(&Geometry) -> Transform) -> VolumeRow {
+fn store_case(
+    case: &TestCase,
+    root: &Path,
+    sources: &Path,
+    transform: impl Fn(&Geometry) -> Transform,
+) -> VolumeRow {
     let source = case.image.geometry();
     let transform = transform(source);
     let image = transform.apply_image(&case.image).expect("an image of the source grid");

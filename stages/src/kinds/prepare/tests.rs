@@ -3,6 +3,7 @@ use crate::artifacts::FileRef;
 use crate::error::StageError;
 use crate::kinds::crop::{Crop, VOLUMES};
 use crate::testing::{TestRun, real_data};
+use ndarray::{Array3, s};
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
 use serde_json::{Value, json};
 
@@ -269,7 +270,92 @@ fn the_stage_stops_when_it_is_asked_to() {
     assert!(matches!(error, StageError::Interrupted), "{error}");
 }
 
+/// What `reference.py` prints of a case with nibabel 5.4.2, SciPy 1.17.1 and NumPy 2.4.6.
+struct Reference {
+    id: &'static str,
+    shape: [usize; 3],
+    /// The first voxel, the one at half of each axis and the last.
+    voxels: [f32; 3],
+    magnitudes: f64,
+    /// Voxels of each label.
+    labels: &'static [(u8, u64)],
+    /// Mean index of the voxels with a label; z, y, x.
+    centre: [f64; 3],
+}
+
+#[track_caller]
+fn check_reference(cohort: &Cohort, expected: &Reference) {
+    let volumes = crop(cohort, json!({ "spacing_mm": [1.5, 1.0, 0.8] })).load(&VOLUMES);
+    let prepared = volumes.image(expected.id).expect("image");
+    assert_eq!(prepared.shape().0, expected.shape);
+    let values = prepared.as_slice();
+    let [z, y, x] = expected.shape;
+    let middle = (z / 2 * y + y / 2) * x + x / 2;
+    for (index, value) in [0, middle, values.len() - 1].into_iter().zip(expected.voxels) {
+        // SciPy interpolates in f64, we in f32 and in another order.
+        assert!((values[index] - value).abs() < 1e-5, "voxel {index} is {}, not {value}", values[index]);
+    }
+    let magnitudes: f64 = values.iter().map(|value| f64::from(value.abs())).sum();
+    assert!((magnitudes / expected.magnitudes - 1.0).abs() < 1e-6, "{magnitudes}, not {}", expected.magnitudes);
+    let label = volumes.label(expected.id).expect("label").expect("the case has a label");
+    let counts = (0..=u8::MAX).zip(label.histogram()).filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+    assert_eq!(counts, expected.labels);
+    let mut centre = [0.0; 3];
+    let inside = label.voxels();
+    let inside = inside.indexed_iter().filter(|(_, value)| **value != 0).map(|((z, y, x), _)| [z, y, x]);
+    inside.for_each(|at| (0..3).for_each(|axis| centre[axis] += at[axis] as f64));
+    let count: u64 = counts[1..].iter().map(|(_, count)| count).sum();
+    let centre = centre.map(|sum| sum / count as f64);
+    assert!((0..3).all(|axis| (centre[axis] - expected.centre[axis]).abs() < 1e-6), "label centre is {centre:?}");
+}
+
+#[test]
+fn a_turned_case_comes_out_as_nibabel_and_scipy_make_it() {
+    let grid = turned([9, 8, 7], [1.0, 2.0, 0.5]);
+    let mut blocks = Array3::zeros((9, 8, 7));
+    blocks.slice_mut(s![2..6, 1..5, 2..4]).fill(7);
+    blocks.slice_mut(s![6..8, 3..8, 3..7]).fill(1);
+    let mut cohort = Cohort::new();
+    cohort.add("turned", &[&image(&grid, 5)], Some(&LabelMap::new(blocks, grid).expect("same shape")));
+    let expected = Reference {
+        id: "turned",
+        shape: [3, 14, 11],
+        voxels: [-3.163_866, 1.296_88, 0.267_975],
+        magnitudes: 363.149_40,
+        labels: &[(0, 381), (1, 47), (7, 34)],
+        centre: [0.913_58, 5.135_802, 6.481_481],
+    };
+    check_reference(&cohort, &expected);
+}
+
 #[test]
 fn real_cases_come_out_as_nibabel_and_scipy_make_them() {
-    let Some(_root) = real_data("Task04_Hippocampus") else { return };
+    let Some(root) = real_data("Task04_Hippocampus") else { return };
+    let references = [
+        Reference {
+            id: "hippocampus_006",
+            shape: [23, 52, 44],
+            voxels: [-1.411_905, -1.558_409, -1.420_024],
+            magnitudes: 44_620.641_15,
+            labels: &[(0, 49_028), (1, 1951), (2, 1645)],
+            centre: [9.272_247, 26.906_563, 18.422_136],
+        },
+        // Its label map is stored as float32.
+        Reference {
+            id: "hippocampus_243",
+            shape: [16, 53, 42],
+            voxels: [1.253_741, 0.349_03, -0.834_429],
+            magnitudes: 30_533.651_10,
+            labels: &[(0, 33_163), (1, 1175), (2, 1278)],
+            centre: [5.927_436, 27.522_625, 17.299_225],
+        },
+    ];
+    for expected in references {
+        let mut cohort = Cohort::new();
+        let file = |folder: &str| root.join(folder).join(format!("{}.nii.gz", expected.id));
+        let image = nifti::read_image(&file("imagesTr")).expect("image");
+        let label = nifti::read_label(&file("labelsTr")).expect("label");
+        cohort.add(expected.id, &[&image], Some(&label));
+        check_reference(&cohort, &expected);
+    }
 }

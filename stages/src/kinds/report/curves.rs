@@ -29,8 +29,8 @@ const WIDTH: f64 = 320.0;
 const LEFT: f64 = 38.0;
 const RIGHT: f64 = 250.0;
 /// Height of the title above a picture, and of the space below it.
-const TITLE: f64 = 22.0;
-const GAP: f64 = 12.0;
+const TITLE: f64 = 26.0;
+const GAP: f64 = 14.0;
 const DICE_HEIGHT: f64 = 120.0;
 const LOSS_HEIGHT: f64 = 80.0;
 const AXIS: f64 = 34.0;
@@ -48,8 +48,8 @@ impl Axes {
         let loss = rows.clone().flat_map(|row| [Some(row.loss), row.validation_loss]).flatten();
         let shown = dice.clone().any(f64::is_finite);
         Self {
-            epochs: Range::of_counts(rows.map(|row| row.epoch).max().unwrap_or(1), 4),
-            dice: Range::of_shares(dice, 4).filter(|_| shown),
+            epochs: Range::of_counts(rows.map(|row| row.epoch).max().unwrap_or(1), 5),
+            dice: Range::of_shares(dice, 5).filter(|_| shown),
             loss: Range::around(loss, 3),
         }
     }
@@ -86,19 +86,18 @@ fn best(log: &TrainingLog) -> Option<(usize, f64)> {
     log.best().and_then(|row| Some((row.epoch, row.validation_dice?)))
 }
 
-fn dice_curves(log: &TrainingLog) -> Vec<Curve<'_>> {
-    let mut labels: BTreeMap<u8, (&str, Vec<(usize, f64)>)> = BTreeMap::new();
+fn dice_curves<'a>(log: &'a TrainingLog) -> Vec<Curve<'a>> {
+    let mut labels: BTreeMap<u8, Curve> = BTreeMap::new();
     for row in &log.dice {
-        let (_, points) = labels.entry(row.label).or_insert_with(|| (&row.name, Vec::new()));
-        points.push((row.epoch, row.dice.unwrap_or(f64::NAN)));
+        let fresh = || Curve { name: &row.name, class: "", points: Vec::new() };
+        labels.entry(row.label).or_insert_with(fresh).points.push((row.epoch, row.dice.unwrap_or(f64::NAN)));
     }
     let mean = log.rows.iter().filter_map(|row| Some((row.epoch, row.validation_dice?))).collect();
     let (several, named) = (labels.len() > 1, labels.len() <= NAMED_LABELS);
-    let by_label = labels.into_values().enumerate().map(|(index, (name, points))| match named {
-        true => Curve { name, class: COLOURS[index], points },
-        false => Curve { name: "", class: "curve other", points },
-    });
-    let mut curves: Vec<Curve> = by_label.collect();
+    let coloured = |(index, curve): (usize, Curve<'a>)| {
+        if named { Curve { class: COLOURS[index], ..curve } } else { Curve { name: "", class: "curve other", ..curve } }
+    };
+    let mut curves: Vec<Curve> = labels.into_values().enumerate().map(coloured).collect();
     // With one label, the mean is that label.
     if several || curves.is_empty() {
         curves.push(Curve { name: "mean", class: "curve mean", points: mean });
@@ -117,7 +116,7 @@ fn loss_curves(log: &TrainingLog) -> Vec<Curve<'_>> {
 }
 
 fn picture(title: &str, curves: &[Curve<'_>], x: &Scale, y: &Scale, best: Option<(usize, f64)>) -> Element {
-    let mut parts = vec![element("text").with("x", 0).with("y", px(y.end - 9.0)).text(title)];
+    let mut parts = vec![element("text").with("x", 0).with("y", px(y.end - 12.0)).text(title)];
     for (value, text) in y.range.ticks() {
         let height = px(y.place(value));
         parts.push(line("grid", (&px(LEFT), &height), (&px(RIGHT), &height)));

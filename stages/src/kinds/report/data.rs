@@ -1,9 +1,9 @@
 //! The section on what the data are: sizes, labels, intensities, advice, cases that stand out, and how they look.
 
-use super::figures::{brief, count, percent};
-use super::markup::{Element, caption, element, figure, name, number, table};
+use super::figures::{brief, count, fixed, percent};
+use super::markup::{Element, caption, element, figure, name, number, prose, table};
 use super::scale::Range;
-use super::strip::{self, Axis, Row};
+use super::strip::{self, Axis, Row, WIDE};
 use crate::artifacts::{Advice, CaseRow, Distribution, Inspection, Outlier};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +30,7 @@ fn facts(inspection: &Inspection) -> Element {
     if !summary.dataset.is_empty() {
         list = list.children(fact("Data set", element("dd").child(name(&summary.dataset))));
     }
+    let labelled = if labelled == summary.cases { "all".into() } else { labelled.to_string() };
     let cases = format!(
         "{} of {}, {labelled} with a label map",
         count(summary.cases, "case", "cases"),
@@ -52,7 +53,7 @@ fn facts(inspection: &Inspection) -> Element {
         let (low, high) = own.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), row| (low.min(row.min), high.max(row.max)));
         let maxima = Summary::of(&own.map(|row| row.max).collect::<Vec<_>>());
         let text = format!(
-            ": {} to {}; the maximum of a case is {} to {}, median {}",
+            ": {} to {} overall; the largest of a case is {} to {}, median {}",
             brief(low),
             brief(high),
             brief(maxima.min),
@@ -76,7 +77,9 @@ fn axes(rows: &[CaseRow], of: impl Fn(&CaseRow) -> [f64; 3]) -> String {
 /// Every value and how many cases have it, the most frequent first.
 fn tally(rows: &[CaseRow], of: impl Fn(&CaseRow) -> String) -> String {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    rows.iter().for_each(|row| *counts.entry(of(row)).or_default() += 1);
+    for row in rows {
+        *counts.entry(of(row)).or_default() += 1;
+    }
     if counts.len() == 1 {
         return format!("{} in every case", counts.into_keys().collect::<String>());
     }
@@ -113,7 +116,7 @@ fn volumes(inspection: &Inspection) -> Option<Element> {
     let rows: Vec<Row> = strips.into_values().collect();
     let values = rows.iter().flat_map(|row| row.values.iter().map(|(_, value)| *value));
     let axis = Axis { title: "volume (ml)", range: Range::around(values, 5)?, decimals: 3 };
-    Some(figure(strip::draw(&rows, &axis), caption("Volume of each label in the cases that have it.")))
+    Some(figure(strip::draw(&rows, &axis, WIDE), caption("Volume of each label in the cases that have it.")))
 }
 
 fn advice(advice: &[Advice]) -> Vec<Element> {
@@ -123,8 +126,8 @@ fn advice(advice: &[Advice]) -> Vec<Element> {
     let row = |advice: &Advice| {
         element("tr")
             .child(element("th").with("scope", "row").text(&advice.about))
-            .child(element("td").text(&advice.advice))
-            .child(element("td").text(&advice.reason))
+            .child(prose("td", &advice.advice))
+            .child(prose("td", &advice.reason))
     };
     let columns = ["About", "Advice", "Because"].map(String::from);
     vec![
@@ -145,24 +148,29 @@ fn outliers(outliers: &[Outlier]) -> Vec<Element> {
     let row = |outlier: &&Outlier| {
         element("tr")
             .child(element("th").with("scope", "row").child(name(&outlier.case)))
-            .child(element("td").text(&outlier.reason))
-            .child(number("td", outlier.robust_z.map_or_else(|| "–".into(), |z| super::figures::fixed(z, 1))))
+            .child(prose("td", &outlier.reason))
+            .child(number("td", outlier.robust_z.map_or_else(|| "–".into(), |z| fixed(z, 1))))
     };
     let columns = ["Case", "Why", "#Robust z"].map(String::from);
     let rows = sorted.iter().take(OUTLIERS).map(row);
     let cases: BTreeSet<&str> = outliers.iter().map(|outlier| outlier.case.as_str()).collect();
-    let mut text = format!("{} in {}.", count(outliers.len(), "finding", "findings"), count(cases.len(), "case", "cases"));
-    if outliers.len() > OUTLIERS {
-        text += &format!(" The {OUTLIERS} strongest are shown; inspect.csv has all.");
-    }
-    text += " Robust z is the distance from the median in units of the scaled median absolute deviation.";
+    let findings = count(outliers.len(), "finding", "findings");
+    let shown = match outliers.len() {
+        0..=OUTLIERS => String::new(),
+        _ => format!(" The {OUTLIERS} strongest are shown; inspect.csv has all."),
+    };
+    let text = format!(
+        "{findings} in {}.{shown} Robust z is the distance from the median in units of the scaled median absolute \
+         deviation.",
+        count(cases.len(), "case", "cases")
+    );
     vec![heading, element("p").class("note").text(text), table(&columns, [element("tbody").children(rows)])]
 }
 
-fn lightbox(inspection: &Inspection) -> Option<Element> {
+fn lightbox(inspection: &Inspection) -> Vec<Element> {
     // Without a case there is nothing to look at.
     if !inspection.lightbox.contains("<image") {
-        return None;
+        return Vec::new();
     }
     // An image cannot run scripts nor load anything, whatever the file holds.
     let picture = element("img")
@@ -170,7 +178,10 @@ fn lightbox(inspection: &Inspection) -> Option<Element> {
         .with("alt", "Slices of some cases with the contours of their labels");
     let text = "The axial slice with the most foreground of some cases, with the contours of its labels; anterior is up, \
                 the patient's right on the left. Names in orange stand out.";
-    Some(figure(element("div").class("scroll lightbox").child(picture), caption(text)))
+    vec![
+        element("h3").text("How the images look"),
+        figure(element("div").class("scroll lightbox").child(picture), caption(text)),
+    ]
 }
 
 /// Quartiles of everything that was measured; quantities that are equal in all cases are left to the facts.

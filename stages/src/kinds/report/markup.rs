@@ -115,6 +115,18 @@ pub(super) fn name(text: &str) -> Element {
     element("span").class("name").text(text)
 }
 
+/// An element with text in which words between backticks are set as names.
+pub(super) fn prose(tag: &'static str, text: &str) -> Element {
+    if !text.matches('`').count().is_multiple_of(2) {
+        return element(tag).text(text);
+    }
+    let part = |whole: Element, (index, part): (usize, &str)| match index % 2 {
+        0 => whole.text(part),
+        _ => whole.child(element("code").class("name").text(part)),
+    };
+    text.split('`').enumerate().fold(element(tag), part)
+}
+
 /// A figure on the page: a picture and what it shows.
 pub(super) fn figure(picture: Element, caption: Element) -> Element {
     element("figure").child(picture).child(caption)
@@ -161,6 +173,12 @@ mod tests {
     fn characters_unknown_to_xml_are_shown_as_such() {
         check(&element("b").text("a\0b\u{8}c\u{1b}[31m\u{ffff}\u{85}"), "<b>a�b�c�[31m��</b>");
         check(&element("b").text("a\tb\nc"), "<b>a\tb\nc</b>");
+    }
+
+    #[test]
+    fn words_between_backticks_are_names() {
+        check(&prose("p", "use `a` & `b`"), "<p>use <code class=\"name\">a</code> &amp; <code class=\"name\">b</code></p>\n");
+        check(&prose("b", "a ` b"), "<b>a ` b</b>");
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! The section with the scores: the mean, every case of every label, the figures, and the lowest cases.
 
 use super::figures::{count, decimals, fixed, metric_name, optional};
-use super::markup::{Element, caption, element, figure, name, number, table};
+use super::markup::{Element, caption, element, name, number, prose, table};
 use super::scale::Range;
-use super::strip::{self, Axis, Row};
-use crate::artifacts::{Inspection, MetricRow, Metrics, MetricsSummary};
+use super::strip::{self, Axis, NARROW, Row, WIDE};
+use crate::artifacts::{Inspection, MetricRow, MetricSummary, Metrics, MetricsSummary};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DICE: &str = "dice";
+const HOW_TO_READ: &str =
+    "A dot is a case. The box spans the quartiles, with a line at the median; the whiskers reach the extremes.";
 /// Cases in the list of the lowest.
 const LOWEST: usize = 5;
 /// With more labels, the list of the lowest cases names only the worst label of each.
@@ -17,18 +19,18 @@ const NAMED: usize = 12;
 
 pub(super) fn section(metrics: &Metrics, inspection: Option<&Inspection>) -> Element {
     let summary = &metrics.summary;
-    let mut names = metric_names(metrics);
+    let mut names = metric_names(summary);
     let mut section = element("section").with("id", "results").child(element("h2").text("Results"));
     let headline = element("div").class("headline").child(score(metrics));
     section = section.child(match names.iter().position(|metric| *metric == DICE) {
-        Some(dice) => headline.children(strips(metrics, names.remove(dice), true)),
+        Some(dice) => headline.children(strips(metrics, names.remove(dice), WIDE).map(|plot| plot.child(caption(HOW_TO_READ)))),
         None => headline,
     });
     if !summary.metrics.is_empty() {
         section = section.child(element("h3").text("Figures over the cases")).child(figures(summary));
     }
     section = section.children(undefined(&metrics.rows));
-    let others: Vec<Element> = names.into_iter().filter_map(|metric| strips(metrics, metric, false)).collect();
+    let others: Vec<Element> = names.into_iter().filter_map(|metric| strips(metrics, metric, NARROW)).collect();
     if !others.is_empty() {
         section = section.child(element("div").class("panels").children(others));
     }
@@ -36,9 +38,9 @@ pub(super) fn section(metrics: &Metrics, inspection: Option<&Inspection>) -> Ele
 }
 
 /// Names of the metrics in the order of the summary; Dice first.
-fn metric_names(metrics: &Metrics) -> Vec<&str> {
+fn metric_names(summary: &MetricsSummary) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
-    for metric in metrics.summary.metrics.iter().map(|summary| summary.metric.as_str()) {
+    for metric in summary.metrics.iter().map(|summary| summary.metric.as_str()) {
         if !names.contains(&metric) {
             names.push(metric);
         }
@@ -84,7 +86,7 @@ fn part(summary: &MetricsSummary) -> String {
 }
 
 /// A strip plot of one metric with a row for each label; `None` when no value can be drawn.
-fn strips(metrics: &Metrics, metric: &str, explained: bool) -> Option<Element> {
+fn strips(metrics: &Metrics, metric: &str, width: f64) -> Option<Element> {
     let mut labels: BTreeMap<u8, Row> = BTreeMap::new();
     for row in metrics.rows.iter().filter(|row| row.metric == metric) {
         let strip = labels.entry(row.label).or_insert_with(|| Row { name: &row.name, values: Vec::new() });
@@ -93,12 +95,7 @@ fn strips(metrics: &Metrics, metric: &str, explained: bool) -> Option<Element> {
     let rows: Vec<Row> = labels.into_values().collect();
     let values = || rows.iter().flat_map(|row| row.values.iter().map(|(_, value)| *value));
     let axis = Axis { title: &metric_name(metric), range: range(metrics, metric)?, decimals: decimals(values()) };
-    let text = if explained {
-        "Dots are cases; the box has the quartiles and the median, the whiskers reach to the extremes."
-    } else {
-        ""
-    };
-    Some(figure(strip::draw(&rows, &axis), caption(text)))
+    Some(element("figure").child(strip::draw(&rows, &axis, width)))
 }
 
 /// Metrics between 0 and 1 share one range, so that their plots can be compared.
@@ -112,35 +109,30 @@ fn range(metrics: &Metrics, metric: &str) -> Option<Range> {
     if own.is_empty() || !is_share(metric) {
         return Range::around(own.into_iter(), 5);
     }
-    let shares = metric_names(metrics).into_iter().filter(|metric| is_share(metric)).flat_map(of);
+    let shares = metric_names(&metrics.summary).into_iter().filter(|metric| is_share(metric)).flat_map(of);
     Range::of_shares(shares, 5)
 }
 
 /// All figures of the summary, metric by metric.
 fn figures(summary: &MetricsSummary) -> Element {
     let columns = ["Label", "#n", "#Undefined", "#Mean", "#SD", "#Min", "#Q1", "#Median", "#Q3", "#Max"].map(String::from);
-    let mut bodies: Vec<(&str, Element)> = Vec::new();
-    for row in &summary.metrics {
-        let metric = row.metric.as_str();
-        let same = summary.metrics.iter().filter(|other| other.metric == metric);
-        let decimals = decimals(same.filter_map(|other| other.max));
-        let values = [row.mean, row.sd, row.min, row.q1, row.median, row.q3, row.max];
-        let line = element("tr")
-            .child(element("th").with("scope", "row").child(name(&row.name)))
-            .child(number("td", row.n.to_string()))
-            .child(number("td", row.undefined.to_string()))
-            .children(values.map(|value| number("td", optional(value, decimals))));
-        match bodies.iter_mut().find(|(name, _)| *name == metric) {
-            Some((_, body)) => *body = body.clone().child(line),
-            None => {
-                let heading = element("th").with("scope", "rowgroup").with("colspan", columns.len()).text(metric_name(metric));
-                let heading = element("tr").class("group").child(heading);
-                bodies.push((metric, element("tbody").child(heading).child(line)));
-            }
-        }
-    }
-    bodies.sort_by_key(|(metric, _)| *metric != DICE);
-    table(&columns, bodies.into_iter().map(|(_, body)| body))
+    let bodies = metric_names(summary).into_iter().map(|metric| {
+        let own = || summary.metrics.iter().filter(|row| row.metric == metric);
+        let decimals = decimals(own().filter_map(|row| row.max));
+        let heading = element("th").with("scope", "rowgroup").with("colspan", columns.len()).text(metric_name(metric));
+        let heading = element("tr").class("group").child(heading);
+        element("tbody").child(heading).children(own().map(|row| figures_row(row, decimals)))
+    });
+    table(&columns, bodies)
+}
+
+fn figures_row(row: &MetricSummary, decimals: usize) -> Element {
+    let values = [row.mean, row.sd, row.min, row.q1, row.median, row.q3, row.max];
+    element("tr")
+        .child(element("th").with("scope", "row").child(name(&row.name)))
+        .child(number("td", row.n.to_string()))
+        .child(number("td", row.undefined.to_string()))
+        .children(values.map(|value| number("td", optional(value, decimals))))
 }
 
 /// Names the undefined values of Dice, which no figure shows. Nothing when there are none.
@@ -189,12 +181,11 @@ fn lowest(metrics: &Metrics, inspection: Option<&Inspection>) -> Vec<Element> {
         let value = row.value.filter(|value| value.is_finite());
         cases.entry(&row.case).or_insert_with(fresh).labels.insert(row.label, value);
     }
-    let mean = |mut scored: Scored<'_>| {
+    for scored in cases.values_mut() {
         let values: Vec<f64> = scored.labels.values().copied().flatten().collect();
         scored.mean = values.iter().sum::<f64>() / values.len() as f64;
-        scored
-    };
-    let mut cases: Vec<Scored> = cases.into_values().map(mean).filter(|scored| !scored.mean.is_nan()).collect();
+    }
+    let mut cases: Vec<Scored> = cases.into_values().filter(|scored| !scored.mean.is_nan()).collect();
     cases.sort_by(|a, b| a.mean.total_cmp(&b.mean).then(a.case.cmp(b.case)));
     cases.truncate(LOWEST);
     if cases.is_empty() {
@@ -228,11 +219,12 @@ fn lowest_row(scored: &Scored<'_>, names: &BTreeMap<u8, &str>, inspection: Optio
     };
     let remark = |inspection: &Inspection| {
         let found = inspection.cases.iter().find(|row| row.case == scored.case);
-        element("td").class("remark").text(match found {
+        let text = match found {
             Some(row) if row.outlier.is_empty() => "does not stand out",
             Some(row) => &row.outlier,
             None => "was not inspected",
-        })
+        };
+        prose("td", text).class("remark")
     };
     row.children(inspection.map(remark))
 }

@@ -21,9 +21,12 @@ pub(super) struct Axis<'a> {
     pub(super) decimals: usize,
 }
 
-const WIDTH: f64 = 480.0;
-const LEFT: f64 = 116.0;
-const RIGHT: f64 = 466.0;
+/// Widths of a plot, in pixels: half of the page, or a third.
+pub(super) const WIDE: f64 = 480.0;
+pub(super) const NARROW: f64 = 320.0;
+/// Width of the names of rows, and of the space at the other side.
+const NAMES: f64 = 116.0;
+const MARGIN: f64 = 14.0;
 const TOP: f64 = 4.0;
 const ROW: f64 = 54.0;
 const BOTTOM: f64 = 36.0;
@@ -34,12 +37,12 @@ const BOX: (f64, f64) = (42.0, 5.0);
 /// About the width of a character of the smaller text.
 const CHARACTER: f64 = 6.0;
 
-pub(super) fn draw(rows: &[Row<'_>], axis: &Axis<'_>) -> Element {
-    let scale = Scale { range: axis.range, start: LEFT + 6.0, end: RIGHT };
+pub(super) fn draw(rows: &[Row<'_>], axis: &Axis<'_>, width: f64) -> Element {
+    let scale = Scale { range: axis.range, start: NAMES + 6.0, end: width - MARGIN };
     let end = TOP + ROW * rows.len() as f64;
     let label = format!("{} of every case, by label", axis.title);
     let svg = element("svg")
-        .with("viewBox", format!("0 0 {WIDTH} {}", px(end + BOTTOM)))
+        .with("viewBox", format!("0 0 {width} {}", px(end + BOTTOM)))
         .with("role", "img")
         .with("aria-label", label)
         .children(grid(&scale, axis, end));
@@ -89,14 +92,10 @@ fn draw_row(row: &Row<'_>, scale: &Scale, axis: &Axis<'_>, top: f64) -> Element 
 fn note(row: &Row<'_>) -> String {
     let infinite = row.values.iter().filter(|(_, value)| value.is_infinite()).count();
     let undefined = row.values.iter().filter(|(_, value)| value.is_nan()).count();
-    let mut text = format!("n = {}", row.values.len() - undefined);
-    if undefined > 0 {
-        text += &format!(", {undefined} undef.");
-    }
-    if infinite > 0 {
-        text += &format!(", {infinite} infinite");
-    }
-    text
+    let n = row.values.len() - undefined;
+    let undefined = if undefined > 0 { format!(", {undefined} undef.") } else { String::new() };
+    let infinite = if infinite > 0 { format!(", {infinite} infinite") } else { String::new() };
+    format!("n = {n}{undefined}{infinite}")
 }
 
 /// A box from the first to the third quartile with a line at the median, and whiskers to the extremes.
@@ -153,8 +152,7 @@ mod tests {
 
     #[test]
     fn dots_do_not_overlap_while_there_is_room() {
-        let places: Vec<f64> = (0..60).map(|index| f64::from(index * index % 97)).collect();
-        let mut places = places;
+        let mut places: Vec<f64> = (0..60).map(|index| f64::from(index * index % 97)).collect();
         places.sort_by(f64::total_cmp);
         let shifts = swarm(&places, 2.0);
         for (a, (x, shift)) in places.iter().zip(&shifts).enumerate() {

@@ -2,7 +2,7 @@
 
 use super::curves::{self, Axes, NAMED_LABELS};
 use super::figures::{count, fixed};
-use super::markup::{Element, element, figure, name};
+use super::markup::{Element, element, name};
 use crate::artifacts::TrainingLog;
 use std::collections::BTreeSet;
 
@@ -12,14 +12,16 @@ pub(super) fn section(trainings: &[(String, TrainingLog)]) -> Option<Element> {
         return None;
     }
     let axes = Axes::of(trainings.iter().map(|(_, log)| log));
-    let figures = trainings.iter().map(|(training, log)| figure(curves::draw(training, log, &axes), caption(training, log)));
+    let figures = trainings.iter().map(|(training, log)| {
+        element("figure").child(caption(training, log)).child(curves::draw(training, log, &axes))
+    });
     let section = element("section").with("id", "training").child(element("h2").text("Training"));
     let section = section.child(element("p").text(introduction(trainings, &axes)));
     Some(section.child(element("div").class("panels").children(figures)))
 }
 
 fn introduction(trainings: &[(String, TrainingLog)], axes: &Axes) -> String {
-    let mut text = format!("{}, on the same axes.", count(trainings.len(), "network was trained", "networks were trained"));
+    let mut text = format!("{} networks were trained; their curves share the same axes.", trainings.len());
     if trainings.len() == 1 {
         text = "One network was trained.".into();
     }
