@@ -65,7 +65,10 @@ impl Console {
     pub fn show(&mut self, event: &Event) {
         match event {
             Event::Started { .. } => {}
-            Event::Cached { stage } => self.line("cached", Style::Dim, stage, ""),
+            Event::Cached { stage } => {
+                self.running.remove(stage);
+                self.line("cached", Style::Dim, stage, "");
+            }
             Event::WouldRun { stage, reasons } => {
                 self.line("would run", Style::Bold, stage, &because(reasons));
             }

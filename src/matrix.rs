@@ -3,7 +3,7 @@
 use crate::params::Scope;
 use crate::problem::Problem;
 use crate::yaml::{Key, Node, NodeId, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Name of a stage after expansion: `split`, or `train[fold=0,model=unet3d]`.
@@ -34,8 +34,18 @@ impl fmt::Display for StageId {
     }
 }
 
+/// A value as a part of a file name: other characters as `%` and their bytes in hex, so that no two values meet.
 fn file_name(value: &str) -> String {
-    value.chars().map(|c| if c.is_alphanumeric() || "._-+".contains(c) { c } else { '_' }).collect()
+    let mut name = String::new();
+    for c in value.chars() {
+        if c.is_alphanumeric() || "._-+".contains(c) {
+            name.push(c);
+        } else {
+            let mut bytes = [0; 4];
+            name.extend(c.encode_utf8(&mut bytes).bytes().map(|byte| format!("%{byte:02X}")));
+        }
+    }
+    name
 }
 
 /// More stages than this are taken for a mistake.
@@ -52,7 +62,7 @@ pub fn expand(matrix: Option<&Node>, scope: &Scope, problems: &mut Vec<Problem>)
         return Vec::new();
     };
     if pairs.is_empty() {
-        problems.push(Problem::new(matrix.id, "`matrix` has no axis").help("add an axis or remove `matrix`"));
+        problems.push(Problem::new(matrix.id, "`matrix` has no axis").help("add an axis, or remove `matrix`"));
     }
     let before = problems.len();
     let axes: Vec<(&Key, Vec<Node>)> = pairs
@@ -60,7 +70,8 @@ pub fn expand(matrix: Option<&Node>, scope: &Scope, problems: &mut Vec<Problem>)
         .enumerate()
         .map(|(at, (key, node))| {
             if pairs[..at].iter().any(|(other, _)| other.text == key.text) {
-                problems.push(Problem::new(key.id, format!("`matrix` has the axis `{}` twice", key.text)));
+                let message = format!("`matrix` has the axis `{}` twice", key.text);
+                problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
             }
             (key, axis(key, &scope.fill(node, problems), problems))
         })
@@ -101,6 +112,7 @@ pub fn instance(base: &Key, combination: &[(String, Node)], scope: &Scope) -> (S
 }
 
 fn axis(key: &Key, node: &Node, problems: &mut Vec<Problem>) -> Vec<Node> {
+    let before = problems.len();
     let values = match &node.value {
         Value::List(items) => items.clone(),
         Value::Map(pairs) => match pairs.as_slice() {
@@ -115,21 +127,27 @@ fn axis(key: &Key, node: &Node, problems: &mut Vec<Problem>) -> Vec<Node> {
             return Vec::new();
         }
     };
-    for (at, value) in values.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for value in &values {
         match value.text() {
-            None => problems.push(Problem::new(value.id, "a matrix value must be a word or a number").label("not this")),
+            None => problems.push(
+                Problem::new(value.id, format!("a matrix value must be a word or a number, not {}", value.describe()))
+                    .help("give lists and mappings a name under `params:` and use the name as the value"),
+            ),
             Some(text) if text.is_empty() || text.contains([',', ']', '[', '=', '*']) => problems.push(
                 Problem::new(value.id, format!("`{text}` cannot be a matrix value"))
                     .help("a value must not be empty nor hold any of , = * [ ]: it becomes part of the stage's name"),
             ),
-            Some(text) if values[..at].iter().any(|before| before.text() == Some(text)) => {
-                problems.push(Problem::new(value.id, format!("axis `{}` has the value `{text}` twice", key.text)));
+            Some(text) if !seen.insert(text) => {
+                let message = format!("axis `{}` has the value `{text}` twice", key.text);
+                problems.push(Problem::new(value.id, message).label("this one again").help("remove one of them"));
             }
             Some(_) => {}
         }
     }
-    if values.is_empty() {
-        problems.push(Problem::new(node.id, format!("axis `{}` has no values", key.text)));
+    if values.is_empty() && problems.len() == before {
+        let message = format!("axis `{}` has no values", key.text);
+        problems.push(Problem::new(node.id, message).help("give it at least one, or remove the axis"));
     }
     values
 }
@@ -152,7 +170,8 @@ fn range(bounds: &Node, problems: &mut Vec<Problem>) -> Vec<Node> {
             (start..end).map(|number| Node { id: bounds.id, ..Node::scalar(number.to_string()) }).collect()
         }
         Some((start, end)) => {
-            problems.push(Problem::new(bounds.id, format!("the range from {start} to {end} is empty or too long")));
+            let message = format!("the range from {start} to {end} is empty or longer than {MAX_COMBINATIONS}");
+            problems.push(Problem::new(bounds.id, message).help("`{ range: 5 }` means 0 to 4"));
             Vec::new()
         }
         None => {

@@ -81,18 +81,19 @@ impl Scope {
                 )),
             };
         }
-        let (known, name, what) = match name.strip_prefix("matrix.") {
+        let (known, path, what) = match name.strip_prefix("matrix.") {
             Some(axis) => (&self.matrix, axis, "matrix axes"),
             None => (&self.params, name, "params"),
         };
-        let mut steps = name.split('.');
+        let mut steps = path.split('.');
         let first = steps.next().unwrap_or_default();
         let mut node = known.get(first).ok_or_else(|| {
             (format!("`${{{name}}}` is not known"), suggest(first, known.keys().map(String::as_str), what))
         })?;
         for step in steps {
             let Value::Map(pairs) = &node.value else {
-                return Err((format!("`{name}` goes into `{step}`, but that level is {}", node.describe()), String::new()));
+                let message = format!("`{name}` goes into `{step}`, but that level is {}", node.describe());
+                return Err((message, "name a value that is there".into()));
             };
             node = pairs.iter().find(|(key, _)| key.text == step).map(|(_, value)| value).ok_or_else(|| {
                 let keys = pairs.iter().map(|(key, _)| key.text.as_str());
@@ -193,6 +194,6 @@ mod tests {
         check_problem("x${list}", "cannot be part of a text", "whole value");
         check_problem("${folds", "without its `}`", "write");
         check_problem("${}", "without a name", "write");
-        check_problem("${folds.x}", "that level is `5`", "");
+        check_problem("${folds.x}", "that level is `5`", "a value that is there");
     }
 }

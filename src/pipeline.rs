@@ -18,6 +18,10 @@ pub struct Pipeline {
     /// Used by seeded stages that have none of their own.
     pub seed: Node,
     pub stages: Vec<StageDecl>,
+    /// Stages that are named but could not be read.
+    pub unread: Vec<Key>,
+    /// What is wrong so far; planning adds to it, so that all is told at once.
+    pub problems: Vec<Problem>,
 }
 
 /// One entry under `stages:`.
@@ -50,16 +54,20 @@ const TOP_KEYS: [&str; 5] = ["name", "description", "params", "seed", "stages"];
 const STAGE_KEYS: [&str; 7] = ["uses", "description", "in", "with", "matrix", "seed", "resources"];
 
 impl Pipeline {
-    /// Reads a pipeline file's text.
+    /// Reads a pipeline file's text. Fails only where there is nothing to plan; other problems are kept in
+    /// [`Pipeline::problems`].
     pub fn parse(file: &Path, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
         let shown = file.display().to_string();
         let fail = |problems| Problems::new(&shown, text, problems);
         let root = yaml::parse(text).map_err(|error| fail(vec![syntax_problem(&error)]))?;
         let mut reader = Reader::default();
         let pipeline = reader.pipeline(&root, file, text, overrides);
+        let mut problems = reader.problems;
+        problems.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
+        problems.dedup();
         match pipeline {
-            Some(pipeline) if reader.problems.is_empty() => Ok(pipeline),
-            _ => Err(fail(reader.problems)),
+            Some(pipeline) => Ok(Self { problems, ..pipeline }),
+            None => Err(fail(problems)),
         }
     }
 }
@@ -81,10 +89,7 @@ struct Reader {
 impl Reader {
     fn pipeline(&mut self, root: &Node, file: &Path, text: &str, overrides: &Overrides) -> Option<Pipeline> {
         let top = self.map(root, "a pipeline file", &TOP_KEYS)?;
-        let name = match top.get("name") {
-            Some(node) => self.word(node, "name").unwrap_or_default(),
-            None => file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default(),
-        };
+        let name = self.name(top.get("name").copied(), file);
         let scope = self.scope(top.get("params").copied(), overrides);
         let seed = top.get("seed").map_or_else(|| Node::scalar("0"), |node| scope.fill(node, &mut self.problems));
         let Some(stages) = top.get("stages") else {
@@ -96,14 +101,15 @@ impl Reader {
         };
         let Value::Map(entries) = &stages.value else {
             let message = format!("`stages` must be a mapping from names to stages, not {}", stages.describe());
-            self.problems.push(Problem::new(stages.id, message));
+            self.problems.push(Problem::new(stages.id, message).help("write `NAME: { uses: KIND }` for each stage"));
             return None;
         };
         if entries.is_empty() {
-            self.problems.push(Problem::new(stages.id, "`stages` is empty"));
+            let help = "add at least one stage, e.g. `cases: { uses: import, with: { from: phantom } }`";
+            self.problems.push(Problem::new(stages.id, "`stages` is empty").help(help));
         }
         let mut first: BTreeMap<&str, NodeId> = BTreeMap::new();
-        let mut declared = Vec::new();
+        let (mut declared, mut unread) = (Vec::new(), Vec::new());
         for (key, node) in entries {
             if first.insert(&key.text, key.id).is_some() {
                 let message = format!("two stages are named `{}`", key.text);
@@ -113,14 +119,39 @@ impl Reader {
                 continue;
             }
             self.stage_name(key);
-            declared.extend(self.stage(key, node));
+            match self.stage(key, node) {
+                Some(stage) => declared.push(stage),
+                None => unread.push(key.clone()),
+            }
         }
-        Some(Pipeline { name, file: file.to_owned(), text: text.to_owned(), scope, seed, stages: declared })
+        let (file, text) = (file.to_owned(), text.to_owned());
+        Some(Pipeline { name, file, text, scope, seed, stages: declared, unread, problems: Vec::new() })
+    }
+
+    /// The name, which is also the name of the folder of results.
+    fn name(&mut self, node: Option<&Node>, file: &Path) -> String {
+        let Some(node) = node else {
+            let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            return stem.chars().map(|c| if is_name(c) { c } else { '_' }).collect();
+        };
+        match node.text() {
+            Some(text) if !text.is_empty() && text.chars().all(is_name) => text.to_owned(),
+            Some(text) => {
+                let message = format!("`{text}` cannot name a pipeline");
+                let help = "use letters, digits, `_` and `-`: it becomes a folder below `results/`";
+                self.problems.push(Problem::new(node.id, message).help(help));
+                String::new()
+            }
+            None => {
+                let message = format!("`name` must be text, not {}", node.describe());
+                self.problems.push(Problem::new(node.id, message).help("write a word, e.g. `name: hippocampus`"));
+                String::new()
+            }
+        }
     }
 
     fn stage_name(&mut self, key: &Key) {
-        let fits = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-        if key.text.is_empty() || !key.text.chars().all(fits) {
+        if key.text.is_empty() || !key.text.chars().all(is_name) {
             let message = format!("`{}` cannot name a stage", key.text);
             self.problems.push(Problem::new(key.id, message).help("use letters, digits, `_` and `-`"));
         }
@@ -152,7 +183,7 @@ impl Reader {
             self.problems.push(Problem::new(node.id, message).help("write `in: { cases: STAGE }`"));
             return Vec::new();
         };
-        self.unique_keys(pairs, what);
+        self.unique_keys(pairs, &format!("`in` of {what}"));
         pairs
             .iter()
             .map(|(key, value)| match &value.value {
@@ -195,7 +226,8 @@ impl Reader {
                 Ok(node) => Some(nowhere(node)),
                 Err(error) => {
                     let message = format!("the value `{text}` for `{name}` is not YAML: {}", error.message);
-                    self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                    let help = "quote it for the shell, e.g. --set 'spacing=[1, 1, 1]'";
+                    self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
                     None
                 }
             },
@@ -209,13 +241,15 @@ impl Reader {
             Ok(Node { value: Value::Null, .. }) => Vec::new(),
             Ok(_) => {
                 let message = format!("`{}` must be a mapping of params", path.display());
-                self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                let help = "write `NAME: VALUE` on a line each";
+                self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
                 Vec::new()
             }
             Err(error) => {
                 let line = content[..error.at].matches('\n').count() + 1;
                 let message = format!("{}:{line}: {}", path.display(), error.message);
-                self.problems.push(Problem::new(NodeId::NOWHERE, message));
+                let help = "check the indentation, quotes and brackets around this line";
+                self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
                 Vec::new()
             }
         }
@@ -241,14 +275,6 @@ impl Reader {
                 self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
             }
         }
-        self.problems.dedup();
-    }
-
-    fn word(&mut self, node: &Node, what: &str) -> Option<String> {
-        if node.text().is_none() {
-            self.problems.push(Problem::new(node.id, format!("`{what}` must be text, not {}", node.describe())));
-        }
-        node.text().map(str::to_owned)
     }
 
     fn pairs<'a>(&mut self, node: &'a Node, what: &str) -> Vec<&'a (Key, Node)> {
@@ -259,7 +285,8 @@ impl Reader {
             }
             Value::Null => Vec::new(),
             _ => {
-                self.problems.push(Problem::new(node.id, format!("{what} must be a mapping, not {}", node.describe())));
+                let message = format!("{what} must be a mapping, not {}", node.describe());
+                self.problems.push(Problem::new(node.id, message).help("write `NAME: VALUE` on a line each"));
                 Vec::new()
             }
         }
@@ -307,4 +334,8 @@ fn nowhere(node: Node) -> Node {
         value => value,
     };
     Node { id: NodeId::NOWHERE, value }
+}
+
+fn is_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
 }

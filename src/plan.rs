@@ -43,11 +43,10 @@ pub struct Edge {
 
 impl Plan {
     pub fn new(pipeline: &Pipeline) -> Result<Self, Problems> {
-        let mut planner = Planner::default();
+        let mut planner = Planner { problems: pipeline.problems.clone(), ..Planner::default() };
         planner.configure_all(pipeline);
         planner.connect_all();
-        // A cycle through a stage that is not understood would be told twice.
-        let order = if planner.problems.is_empty() { planner.order() } else { None };
+        let order = planner.order();
         let shown = pipeline.file.display().to_string();
         match order {
             Some(order) if planner.problems.is_empty() => {

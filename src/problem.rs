@@ -130,10 +130,7 @@ impl Diagnostic for Placed<'_> {
     }
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let at = self.at?;
-        let length = self.source.inner()[at..]
-            .find([',', '}', ']', '\n', ':', '#'])
-            .map_or(1, |end| self.source.inner()[at..at + end].trim_end().len().max(1));
-        let span = SourceSpan::from((at, length));
+        let span = SourceSpan::from((at, marked(&self.source.inner()[at..])));
         Some(Box::new(std::iter::once(LabeledSpan::new_with_span(Some(self.problem.label.clone()), span))))
     }
 }
@@ -150,7 +147,26 @@ pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone,
         Some(name) => format!("did you mean `{name}`?"),
         None => {
             let names: Vec<_> = known.into_iter().collect();
-            if names.is_empty() { format!("there is no {what}") } else { format!("known {what}: {}", names.join(", ")) }
+            if names.is_empty() { format!("there are no {what} here") } else { format!("known {what}: {}", names.join(", ")) }
         }
     }
+}
+
+/// Bytes to mark at a value: its quotes, its brackets as far as the line goes, or its word.
+fn marked(text: &str) -> usize {
+    let line = text.lines().next().unwrap_or_default();
+    let closing = |open: char, close: char| {
+        let mut depth = 0;
+        line.char_indices().find_map(|(at, c)| {
+            depth += i32::from(c == open) - i32::from(c == close);
+            (depth == 0).then_some(at + c.len_utf8())
+        })
+    };
+    let length = match line.chars().next() {
+        Some(quote @ ('"' | '\'')) => line[1..].find(quote).map(|end| end + 2),
+        Some('[') => closing('[', ']'),
+        Some('{') => closing('{', '}'),
+        _ => line.find([',', '}', ']', ':', '#']).map(|end| line[..end].trim_end().len()),
+    };
+    length.unwrap_or(line.trim_end().len()).max(1)
 }

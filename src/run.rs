@@ -393,7 +393,18 @@ impl<'a> Run<'a> {
 
     fn done(&mut self, node: NodeIndex, finished: Finished) {
         let name = self.name(node);
-        let Finished { outputs, mut report, warning } = finished;
+        let Finished { outputs, mut report, warning, reused } = finished;
+        if reused {
+            self.close_record(node, Outcome::Cached, report.elapsed, None);
+            if let Some(record) = &mut self.stages[node.index()].record {
+                record.outputs.clone_from(&outputs);
+            }
+            self.stages[node.index()].outputs = outputs;
+            self.totals.cached += 1;
+            self.tell(&Event::Cached { stage: name });
+            self.schedule.end(node, State::Cached);
+            return;
+        }
         report.unchanged = self.last.get(&name).is_some_and(|last| last.outputs == outputs);
         self.totals.ran += 1;
         if let Some(record) = &mut self.stages[node.index()].record {

@@ -4,8 +4,9 @@ use crate::event::StageReport;
 use crate::external::{Externals, Sources};
 use crate::interrupt;
 use crate::plan::PlannedStage;
+use crate::sandbox::WorkDir;
 use pipe_cache::{
-    ActionKey, ActionRecord, Cache, CacheError, Digest, FileStat, Lookup, Manifest, MemoKey, MemoLookup, StatCache,
+    ActionKey, ActionRecord, Cache, CacheError, Claim, Digest, FileStat, Lookup, Manifest, MemoKey, MemoLookup, StatCache,
     Timestamp,
 };
 use pipe_stages::context::{InputDir, Services, StageContext, StageEvent};
@@ -14,9 +15,9 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// One stage to run, with all that it may see.
@@ -39,6 +40,8 @@ pub struct Finished {
     pub report: StageReport,
     /// Why the result was not recorded, where it was not.
     pub warning: Option<String>,
+    /// Another process made the result while this one waited for it.
+    pub reused: bool,
 }
 
 /// Why a job did not finish.
@@ -85,13 +88,38 @@ pub struct LocalExecutor {
     cache: Cache,
     stats: Arc<StatCache>,
     sources: Arc<Sources>,
-    work: crate::sandbox::WorkDir,
+    /// Made when the first stage runs: a run with nothing to do writes nothing.
+    work: Mutex<Option<Arc<WorkDir>>>,
 }
 
 impl LocalExecutor {
-    pub fn new(cache: Cache, stats: Arc<StatCache>, sources: Arc<Sources>) -> Result<Self, CacheError> {
-        let work = crate::sandbox::WorkDir::open(&cache.layout)?;
-        Ok(Self { cache, stats, sources, work })
+    pub fn new(cache: Cache, stats: Arc<StatCache>, sources: Arc<Sources>) -> Self {
+        Self { cache, stats, sources, work: Mutex::new(None) }
+    }
+
+    fn work(&self) -> Result<Arc<WorkDir>, CacheError> {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(work) = &*work {
+            return Ok(work.clone());
+        }
+        let opened = Arc::new(WorkDir::open(&self.cache.layout)?);
+        *work = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Waits until no other process works on the key.
+    fn claim(&self, job: &Job<'_>) -> Result<Claim, JobError> {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            if let Some(claim) = self.cache.try_claim(&job.key)? {
+                return Ok(claim);
+            }
+            if interrupt::asked() {
+                return Err(JobError::Stage(StageError::Interrupted));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(100));
+        }
     }
 }
 
@@ -99,20 +127,20 @@ impl Executor for LocalExecutor {
     fn execute(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError> {
         let started = Instant::now();
         // One process at a time does the work of a key; who waited finds the result.
-        let _claim = self.cache.claim(&job.key)?;
+        let _claim = self.claim(job)?;
         if !job.forced
             && let Lookup::Hit(record) = self.cache.actions.lookup(&job.key)?
             && self.cache.actions.complete(&record).is_ok()
         {
             let report = StageReport { elapsed: started.elapsed(), ..StageReport::default() };
-            return Ok(Finished { outputs: record.outputs.clone(), report, warning: None });
+            return Ok(Finished { outputs: record.outputs.clone(), report, warning: None, reused: true });
         }
-        let sandbox = self.work.sandbox()?;
+        let sandbox = self.work()?.sandbox()?;
         let counts = Arc::new(Counts::default());
         let context = self.context(job, sandbox.path(), emit, counts.clone())?;
         run_stage(job, &context)?;
         let outputs = self.ingest(&context)?;
-        let facts = context.summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let facts = context.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         let report = StageReport {
             elapsed: started.elapsed(),
             items_made: counts.made.load(Ordering::Relaxed),
@@ -127,11 +155,11 @@ impl Executor for LocalExecutor {
                 "{count} input file(s) changed while the stage ran ({first}); its outputs are kept for this run but \
                  not recorded, run again"
             );
-            return Ok(Finished { outputs, report, warning: Some(warning) });
+            return Ok(Finished { outputs, report, warning: Some(warning), reused: false });
         }
         let outputs = self.record(job, outputs, &report)?;
         remove(&context.checkpoint);
-        Ok(Finished { outputs, report, warning: None })
+        Ok(Finished { outputs, report, warning: None, reused: false })
     }
 }
 

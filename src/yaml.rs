@@ -90,6 +90,9 @@ pub fn parse(text: &str) -> Result<Node, SyntaxError> {
     let shape = Seed { count: &count, stop_at: None }
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| syntax_error(text, &error))?;
+    if shape.value == Value::Null {
+        return Ok(shape);
+    }
     let mut node = TextSeed(shape)
         .deserialize(serde_yaml::Deserializer::from_str(text))
         .map_err(|error| syntax_error(text, &error))?;
@@ -122,7 +125,12 @@ pub fn place(text: &str, id: NodeId) -> Option<usize> {
 fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     let message = error.to_string();
     // serde_yaml ends its messages with a position in its own words; the place is shown in ours.
-    let message = message.rfind(" at line ").map_or(message.as_str(), |end| &message[..end]);
+    let message = message.find(" at line ").map_or(message.as_str(), |end| &message[..end]);
+    let message = match message {
+        text if text.starts_with("invalid type: enum") => "tags such as `!name` have no meaning in a pipeline",
+        text if text.contains("cannot start any token") => "a tab or another character that cannot stand here",
+        text => text,
+    };
     SyntaxError { message: message.to_owned(), at: offset(text, error).unwrap_or(text.len()) }
 }
 
@@ -169,6 +177,9 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
     fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
         Ok(Node { id: self.next()?, value: Value::Null })
+    }
+    fn visit_none<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.visit_unit()
     }
     fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<Node, E> {
         self.scalar(ScalarKind::Bool)

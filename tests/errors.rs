@@ -106,8 +106,8 @@ fn a_file_that_is_not_there_or_not_text_is_a_user_error() {
 
 #[test]
 fn many_problems_are_counted_after_the_first_fifty() {
-    let stages: String = (0..80).map(|at| format!("  s{at}: {{ uses: nothing }}\n")).collect();
-    let space = TestSpace::new(&format!("stages:\n{stages}"));
+    let stages: Vec<_> = (0..80).map(|at| format!("  s{at}: {{ uses: nothing }}\n")).collect();
+    let space = TestSpace::new(&format!("stages:\n{}", stages.concat()));
     space.run(&[]).code(2).says("… and 30 more").says("80 problems, nothing was run");
 }
 

@@ -1,4 +1,5 @@
 //! The one test binary of the engine: every module of this folder, each about one theme, against the built `pipe`.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod architecture;
 mod cli;

@@ -21,7 +21,7 @@ wait_for() {
 "#;
 
 /// How long anything is waited for before a test is called hung. Never how long it should take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) struct TestSpace {
     dir: TempDir,

@@ -107,8 +107,7 @@ pub(crate) fn execute(
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Summary, CliError> {
     let executor =
-        LocalExecutor::new(workspace.cache.clone(), workspace.stats.clone(), workspace.sources.clone())
-            .map_err(|error| CliError::failed(&error))?;
+        LocalExecutor::new(workspace.cache.clone(), workspace.stats.clone(), workspace.sources.clone());
     engine::run(plan, workspace, &executor, options, observer).map_err(|error| CliError::failed(&error))
 }
 

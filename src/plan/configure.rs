@@ -5,7 +5,7 @@ use crate::decode::Decoder;
 use crate::matrix::{self, StageId};
 use crate::params::Scope;
 use crate::pipeline::{Pipeline, StageDecl};
-use crate::problem::{Problem, suggest};
+use crate::problem::{At, Problem, suggest};
 use crate::yaml::{Node, NodeId, Value};
 use petgraph::graph::NodeIndex;
 use pipe_stages::artifact::{Arity, InputPort, Ports, Resources};
@@ -17,6 +17,11 @@ use std::collections::BTreeSet;
 
 impl Planner {
     pub(super) fn configure_all(&mut self, pipeline: &Pipeline) {
+        self.default_seed(pipeline);
+        for key in &pipeline.unread {
+            self.broken.insert(key.text.clone());
+            self.instances.entry(key.text.clone()).or_default();
+        }
         for decl in &pipeline.stages {
             let before = self.problems.len();
             let nodes = self.configure(decl, pipeline);
@@ -31,8 +36,16 @@ impl Planner {
     fn configure(&mut self, decl: &StageDecl, pipeline: &Pipeline) -> Vec<NodeIndex> {
         let kind = decl.uses.text().unwrap_or_default();
         let Some(entry) = registry::find(kind) else {
-            let message = format!("stage `{}` uses the unknown kind {}", decl.name.text, decl.uses.describe());
-            let help = suggest(kind, registry::STAGES.iter().map(|stage| stage.kind()), "kinds");
+            let known: Vec<_> = registry::STAGES.iter().map(|stage| stage.kind()).collect();
+            let (message, help) = match decl.uses.text() {
+                Some(kind) => {
+                    (format!("stage `{}` uses the unknown kind `{kind}`", decl.name.text), suggest(kind, known, "kinds"))
+                }
+                None => (
+                    format!("`uses` of stage `{}` must be one word, not {}", decl.name.text, decl.uses.describe()),
+                    format!("known kinds: {}", known.join(", ")),
+                ),
+            };
             self.problems.push(Problem::new(decl.uses.id, message).label("no such kind").help(help));
             return Vec::new();
         };
@@ -67,8 +80,16 @@ impl Planner {
         scope: &Scope,
         default_seed: &Node,
     ) -> Option<PlannedStage> {
-        let with = scope.fill(&decl.with, &mut self.problems);
-        let stage = self.typed_params(&id, entry, with, decl.name.id)?;
+        let before = self.problems.len();
+        let mut with = scope.fill(&decl.with, &mut self.problems);
+        // What could not be filled in is told; that it then has the wrong type would be told twice.
+        let mut unfilled = false;
+        for problem in &self.problems[before..] {
+            if let At::Node(node) = problem.at {
+                unfilled |= remove_holding(&mut with, node);
+            }
+        }
+        let stage = self.typed_params(&id, entry, with, decl.name.id, unfilled)?;
         let mut ports = stage.ports();
         if ports.open_inputs {
             let open = decl.inputs.iter().map(|(key, _)| InputPort {
@@ -94,6 +115,7 @@ impl Planner {
         entry: &'static dyn AnyStage,
         mut with: Node,
         name: NodeId,
+        unfilled: bool,
     ) -> Option<Box<dyn ConfiguredStage>> {
         let before = self.problems.len();
         self.unknown_params(id, entry, &mut with);
@@ -114,7 +136,7 @@ impl Planner {
             let at = failed.get().unwrap_or(with.id);
             let missing = error.to_string().starts_with("missing parameter");
             let left_out = with.value != Value::Null && remove_holding(&mut with, at);
-            if missing && self.problems.len() > before {
+            if missing && (unfilled || self.problems.len() > before) {
                 // It may be missing only because it was left out before.
                 return None;
             }
@@ -159,14 +181,23 @@ impl Planner {
     ) -> Option<u64> {
         let node = decl.seed.as_ref().map_or_else(|| default.clone(), |node| scope.fill(node, &mut self.problems));
         let seed = node.text().and_then(|text| text.parse().ok());
-        if seed.is_none() {
+        if seed.is_none() && decl.seed.is_some() {
             let message = format!("the seed of `{id}` must be a whole number, 0 or more, not {}", node.describe());
-            self.problems.push(Problem::new(node.id, message));
+            self.problems.push(Problem::new(node.id, message).help("write e.g. `seed: 7`"));
         } else if decl.seed.is_some() && !ports.seeded {
             let message = format!("stage `{id}` has a seed but {} draws no random numbers", decl.uses.describe());
             self.problems.push(Problem::new(node.id, message).help("remove `seed`"));
         }
         seed.filter(|_| ports.seeded)
+    }
+
+    /// The seed of the file is checked once, not by each stage that uses it.
+    fn default_seed(&mut self, pipeline: &Pipeline) {
+        let seed = &pipeline.seed;
+        if seed.text().and_then(|text| text.parse::<u64>().ok()).is_none() {
+            let message = format!("`seed` must be a whole number, 0 or more, not {}", seed.describe());
+            self.problems.push(Problem::new(seed.id, message).help("write e.g. `seed: 7`"));
+        }
     }
 
     fn resources(&mut self, id: &StageId, node: &Node, resources: &mut Resources) {

@@ -21,7 +21,8 @@ impl Planner {
                 }
             }
             for port in &inputs {
-                match wires.inputs.iter().find(|(key, _)| key.text == port.name) {
+                let wired = wires.inputs.iter().find(|(key, _)| key.text == port.name);
+                match wired.filter(|(_, references)| !references.is_empty()) {
                     Some((_, references)) => self.connect(node, port, references),
                     None if port.arity.may_be_unwired() => {}
                     None => {

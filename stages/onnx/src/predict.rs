@@ -56,11 +56,10 @@ pub enum PredictError {
 ///
 /// `volume`: `[c, z, y, x]`, C order, all finite. Returns the softmax over the logits, `[classes, z, y, x]`.
 ///
-/// - An axis that fits into the patch is taken whole, padded with zeros to a multiple of the model's divisor, half
-///   before and half after (an odd voxel after); the padding is cut off the result.
+/// - An axis that fits into the patch is taken whole, padded with zeros to the patch, half before and half after (an
+///   odd voxel after), as in training; the padding is cut off the result.
 /// - A longer axis is tiled with the overlap asked for. Where tiles overlap, logits are averaged with Gaussian weights
-///   (sigma: an eighth of the tile) before the softmax. Source: nnU-Net, `nnunetv2/inference/sliding_window_prediction.py`;
-///   unlike there, small volumes are not padded up to the patch.
+///   (sigma: an eighth of the tile) before the softmax. Source: nnU-Net, `nnunetv2/inference/sliding_window_prediction.py`.
 /// - A 2D model sees each z slice by itself.
 /// - An axis whose size the model fixes is padded or tiled to that size.
 pub fn predict(
@@ -206,7 +205,7 @@ impl Plan {
                 );
                 return Err(PredictError::Options(message));
             }
-            *tiles = Some(AxisTiles::new(length, patch, divisor, 1.0 - options.overlap));
+            *tiles = Some(AxisTiles::new(length, patch, 1.0 - options.overlap));
         }
         let axes = axes.map(|tiles| tiles.expect("the loop fills every axis"));
 

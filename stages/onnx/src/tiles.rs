@@ -25,18 +25,16 @@ pub(crate) struct AxisTiles {
 impl AxisTiles {
     /// Lays tiles of at most `patch` voxels over an axis.
     ///
-    /// An axis that fits into `patch` gets one tile: the axis padded to a multiple of `divisor`, half before and half
-    /// after (the odd voxel after). A longer one gets equally spaced tiles, the fewest whose mean step is at most
-    /// `step` (0 to 1) times the tile, the first and the last flush with the ends, as nnU-Net has it
-    /// (`compute_steps_for_sliding_window`). `patch` is a multiple of `divisor`.
-    pub(crate) fn new(length: usize, patch: usize, divisor: usize, step: f64) -> Self {
-        let padded = length.next_multiple_of(divisor);
-        if padded <= patch {
-            let before = (padded - length) / 2;
-            let (weights, totals) = (vec![1.0; padded], vec![1.0; length]);
-            return Self { length, tile: padded, before, starts: vec![0], weights, totals };
+    /// An axis that fits into `patch` gets one tile: the axis padded to `patch`, half before and half after (the odd
+    /// voxel after). Never to less: a network that normalises over its input has learned with the padding in it. A
+    /// longer axis gets equally spaced tiles, the fewest whose mean step is at most `step` (0 to 1) times the tile, the
+    /// first and the last flush with the ends, as nnU-Net has it (`compute_steps_for_sliding_window`).
+    pub(crate) fn new(length: usize, patch: usize, step: f64) -> Self {
+        if length <= patch {
+            let before = (patch - length) / 2;
+            let (weights, totals) = (vec![1.0; patch], vec![1.0; length]);
+            return Self { length, tile: patch, before, starts: vec![0], weights, totals };
         }
-        // From here on the axis is longer than the patch, because the patch is a multiple of the divisor.
         let (tile, span) = (patch, length - patch);
         let steps = ((span as f64 / (tile as f64 * step)).ceil() as usize).clamp(1, span);
         let spacing = span as f64 / steps as f64;
@@ -83,50 +81,39 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(length: usize, patch: usize, divisor: usize, starts: &[usize], tile: usize, before: usize) {
-        let tiles = AxisTiles::new(length, patch, divisor, 0.5);
+    fn check(length: usize, patch: usize, starts: &[usize], tile: usize, before: usize) {
+        let tiles = AxisTiles::new(length, patch, 0.5);
         assert_eq!((tiles.starts.as_slice(), tiles.tile, tiles.before), (starts, tile, before));
     }
 
     #[test]
-    fn an_axis_that_fits_gets_one_tile_padded_on_both_sides() {
-        check(16, 16, 4, &[0], 16, 0);
-        check(13, 16, 4, &[0], 16, 1);
-        check(5, 16, 4, &[0], 8, 1);
-        check(1, 1, 1, &[0], 1, 0);
+    fn an_axis_that_fits_gets_one_tile_padded_on_both_sides_to_the_patch() {
+        check(16, 16, &[0], 16, 0);
+        check(13, 16, &[0], 16, 1);
+        check(5, 16, &[0], 16, 5);
+        check(1, 1, &[0], 1, 0);
     }
 
     /// Positions as nnU-Net's `compute_steps_for_sliding_window` gives them for a tile step of 0.5.
     #[test]
     fn tiles_of_a_long_axis_are_equally_spaced_and_flush_with_both_ends() {
-        check(17, 16, 4, &[0, 1], 16, 0);
-        check(24, 16, 4, &[0, 8], 16, 0);
-        check(110, 64, 4, &[0, 23, 46], 64, 0);
-        check(40, 16, 8, &[0, 8, 16, 24], 16, 0);
+        check(17, 16, &[0, 1], 16, 0);
+        check(24, 16, &[0, 8], 16, 0);
+        check(110, 64, &[0, 23, 46], 64, 0);
+        check(40, 16, &[0, 8, 16, 24], 16, 0);
     }
 
     #[test]
     fn every_voxel_of_any_axis_is_covered_and_no_tile_leaves_the_axis() {
         for patch in [1_usize, 2, 8, 12] {
-            for divisor in [1, 2, 4].into_iter().filter(|divisor| patch.is_multiple_of(*divisor)) {
-                for length in 1..60 {
-                    let tiles = AxisTiles::new(length, patch, divisor, 0.5);
-                    let end = tiles.starts.last().expect("there is a tile") + tiles.tile;
-                    assert!(tiles.totals.iter().all(|total| *total > 0.0), "{length} {patch} {divisor}");
-                    assert!(
-                        tiles.tile.is_multiple_of(divisor) && end >= length,
-                        "{length} {patch} {divisor}"
-                    );
-                    assert!(
-                        tiles.starts.windows(2).all(|pair| pair[0] < pair[1]),
-                        "{length} {patch} {divisor}"
-                    );
-                    let most = patch.div_ceil(2);
-                    assert!(
-                        tiles.starts.windows(2).all(|pair| pair[1] - pair[0] <= most),
-                        "{length} {patch}"
-                    );
-                }
+            for length in 1..60 {
+                let tiles = AxisTiles::new(length, patch, 0.5);
+                let end = tiles.starts.last().expect("there is a tile") + tiles.tile;
+                assert!(tiles.totals.iter().all(|total| *total > 0.0), "{length} {patch}");
+                assert!(tiles.tile == patch && end >= length, "{length} {patch}");
+                assert!(tiles.starts.windows(2).all(|pair| pair[0] < pair[1]), "{length} {patch}");
+                let most = patch.div_ceil(2);
+                assert!(tiles.starts.windows(2).all(|pair| pair[1] - pair[0] <= most), "{length} {patch}");
             }
         }
     }

@@ -29,9 +29,12 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), StageError> {
     for entry in entries {
         let source = entry.map_err(StageError::io("list", from))?.path();
         let target = to.join(source.file_name().unwrap_or_default());
-        let kind = fs::symlink_metadata(&source).map_err(StageError::io("look at", &source))?;
+        // A link stands for what it holds.
+        let kind = fs::metadata(&source).map_err(StageError::io("look at", &source))?;
         if kind.is_dir() {
             copy_tree(&source, &target)?;
+        } else if !kind.is_file() {
+            return Err(StageError::Data(format!("`{}` is neither a file nor a folder", source.display())));
         } else {
             fs::copy(&source, &target).map_err(StageError::io("copy", &source))?;
             let mut permissions = fs::metadata(&target).map_err(StageError::io("look at", &target))?.permissions();

@@ -53,7 +53,10 @@ const DICE_COLUMNS: [&str; 4] = ["epoch", "label", "name", "dice"];
 impl TrainingLog {
     /// The epoch with the largest mean validation Dice, the first of equals; `None` when nothing was validated.
     pub fn best(&self) -> Option<&EpochRow> {
-        let validated = self.rows.iter().filter_map(|row| Some((row, row.validation_dice.filter(|dice| !dice.is_nan())?)));
+        let validated = self
+            .rows
+            .iter()
+            .filter_map(|row| Some((row, row.validation_dice.filter(|dice| !dice.is_nan())?)));
         validated.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(row, _)| row)
     }
 }
@@ -77,7 +80,14 @@ mod tests {
     use super::*;
 
     fn row(epoch: usize, validation_dice: Option<f64>) -> EpochRow {
-        EpochRow { epoch, loss: 0.1 + 0.2, learning_rate: 1e-3, gradient_norm: 2.5, validation_loss: None, validation_dice }
+        EpochRow {
+            epoch,
+            loss: 0.1 + 0.2,
+            learning_rate: 1e-3,
+            gradient_norm: 2.5,
+            validation_loss: None,
+            validation_dice,
+        }
     }
 
     fn dice(epoch: usize, label: u8, name: &str, dice: Option<f64>) -> LabelDiceRow {

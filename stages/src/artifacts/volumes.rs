@@ -115,9 +115,10 @@ impl Volumes {
         let row = self.row(id)?;
         let path = Self::IMAGES.path(&self.root, id)?;
         let grid = *self.transform(id)?.target();
-        let image = npy::read_image(&path, grid).map_err(StageError::inner(format!("reading image of case `{id}`")))?;
+        let image = npy::read_image(&path, grid)
+            .map_err(StageError::inner(format!("reading image of case `{id}`")))?;
         if image.channels() != row.channels {
-            return Err(self.contradiction(row, format!("has {} channels", row.channels), image.channels()));
+            return Err(self.contradiction(row, &format!("has {} channels", row.channels), image.channels()));
         }
         Ok(image)
     }
@@ -129,7 +130,8 @@ impl Volumes {
         }
         let path = Self::LABELS.path(&self.root, id)?;
         let grid = *self.transform(id)?.target();
-        let label = npy::read_label(&path, grid).map_err(StageError::inner(format!("reading label of case `{id}`")))?;
+        let label = npy::read_label(&path, grid)
+            .map_err(StageError::inner(format!("reading label of case `{id}`")))?;
         Ok(Some(label))
     }
 
@@ -138,18 +140,21 @@ impl Volumes {
         let row = self.row(id)?;
         let transform: Transform = read_json(&Self::TRANSFORMS.path(&self.root, id)?)?;
         let (source, target) = (transform.source(), transform.target());
-        for (what, listed, found) in [("", row.shape, target.shape), ("source ", row.source_shape, source.shape)] {
+        for (what, listed, found) in
+            [("", row.shape, target.shape), ("source ", row.source_shape, source.shape)]
+        {
             if listed != found.0 {
                 let listed = format!("has a {what}grid of {} voxels", Shape(listed));
-                return Err(self.contradiction(row, listed, found));
+                return Err(self.contradiction(row, &listed, found));
             }
         }
-        for (what, listed, found) in
-            [("", row.spacing_mm, target.spacing_mm()), ("source ", row.source_spacing_mm, source.spacing_mm())]
-        {
+        for (what, listed, found) in [
+            ("", row.spacing_mm, target.spacing_mm()),
+            ("source ", row.source_spacing_mm, source.spacing_mm()),
+        ] {
             if listed != found.map(seven_digits) {
                 let listed = format!("has {what}voxels of {listed:?} mm");
-                return Err(self.contradiction(row, listed, format!("{found:?}")));
+                return Err(self.contradiction(row, &listed, format!("{found:?}")));
             }
         }
         Ok(transform)
@@ -161,7 +166,7 @@ impl Volumes {
         shapes.fold([0; 3], |a, b| [0, 1, 2].map(|axis| a[axis].max(b[axis])))
     }
 
-    fn contradiction(&self, row: &VolumeRow, listed: String, found: impl std::fmt::Display) -> StageError {
+    fn contradiction(&self, row: &VolumeRow, listed: &str, found: impl std::fmt::Display) -> StageError {
         let text = format!("case `{}` {listed} by this table but {found} by its own files", row.id);
         StageError::malformed(&self.root.join(Self::ROWS))(text)
     }
@@ -175,7 +180,7 @@ impl Volumes {
             let bytes = voxels.and_then(|voxels| voxels.checked_mul(size_of::<f32>()));
             if bytes.is_none_or(|bytes| bytes == 0 || bytes as u64 > found) {
                 let listed = format!("has {} channels of {} voxels", row.channels, Shape(row.shape));
-                return Err(self.contradiction(row, listed, format!("{found} bytes")));
+                return Err(self.contradiction(row, &listed, format!("{found} bytes")));
             }
         }
         Ok(())
@@ -196,7 +201,9 @@ impl Folder {
             (Some(Component::Normal(name)), None) if name == id => {
                 Ok(root.join(self.name).join(format!("{id}.{}", self.extension)))
             }
-            _ => Err(StageError::Data(format!("case `{id}` cannot be stored: its name is no name of a file"))),
+            _ => {
+                Err(StageError::Data(format!("case `{id}` cannot be stored: its name is no name of a file")))
+            }
         }
     }
 
@@ -310,7 +317,8 @@ impl Artifact for Volumes {
         let rows: Result<Vec<VolumeRow>, String> = lines.into_iter().map(VolumeRow::try_from).collect();
         let rows = rows.map_err(StageError::malformed(&path))?;
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].id >= pair[1].id) {
-            let text = format!("case `{}` before case `{}`: ids must be sorted and unique", pair[0].id, pair[1].id);
+            let text =
+                format!("case `{}` before case `{}`: ids must be sorted and unique", pair[0].id, pair[1].id);
             return Err(StageError::malformed(&path)(text));
         }
         let volumes = Self { info: read_json(&dir.join(Self::INFO))?, rows, root: dir.to_owned() };

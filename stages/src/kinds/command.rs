@@ -8,9 +8,11 @@ use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
@@ -150,6 +152,7 @@ fn lay_out(params: &Params, context: &StageContext, folder: &Path) -> Result<(),
         }
     }
     if !params.files.is_empty() {
+        require_files(params, context)?;
         for file in &context.external(EXTERNAL)?.files {
             let target = folder.join(&file.path);
             if let Some(parent) = target.parent() {
@@ -167,6 +170,22 @@ fn lay_out(params: &Params, context: &StageContext, folder: &Path) -> Result<(),
         .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
     let path = folder.join("params.json");
     std::fs::write(&path, values).map_err(StageError::io("write", &path))
+}
+
+/// Every declared file or folder must be there.
+fn require_files(params: &Params, context: &StageContext) -> Result<(), StageError> {
+    let found = &context.external(EXTERNAL)?.files;
+    for path in &params.files {
+        let name: Vec<_> = path.components().filter(|part| *part != Component::CurDir).collect();
+        let name: PathBuf = name.into_iter().collect();
+        if !found.iter().any(|file| Path::new(&file.path).starts_with(&name)) {
+            return Err(StageError::Data(format!(
+                "`{}`, declared under `files`, is not there or an empty folder",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn start(params: &Params, context: &StageContext, folder: &Path) -> Result<Child, StageError> {
@@ -192,6 +211,8 @@ fn start(params: &Params, context: &StageContext, folder: &Path) -> Result<Child
             process.env(name, value);
         }
     }
+    // A group of its own, so that what the program started can be ended with it.
+    process.process_group(0);
     let program = process.get_program().to_owned();
     process.spawn().map_err(StageError::io("start the program", Path::new(&program)))
 }
@@ -212,15 +233,25 @@ fn wait(child: &mut Child, context: &StageContext) -> Result<std::process::ExitS
     loop {
         let ended = child.try_wait().map_err(StageError::io("wait for", Path::new("the program")))?;
         if let Some(status) = ended {
+            // What it left running would hold its output open and could still write.
+            end_group(child);
             return Ok(status);
         }
         if context.interrupted() {
-            // It may have ended by itself in the meantime.
-            let _ = child.kill();
+            end_group(child);
+            // It is dead; waiting only takes its status away.
             let _ = child.wait();
             return Err(StageError::Interrupted);
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+/// Ends the program and all that it started.
+fn end_group(child: &Child) {
+    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+        // An error means that nothing of the group is left.
+        let _ = kill_process_group(group, Signal::KILL);
     }
 }

@@ -36,8 +36,7 @@ pub struct Params {
 impl Stage for Crop {
     const KIND: &'static str = "crop";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Turns every case to RAS, cuts out a region, resamples to a common voxel size and normalises intensities.";
+    const SUMMARY: &'static str = "Turns every case to RAS, cuts out a region, resamples to a common voxel size and normalises intensities.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {

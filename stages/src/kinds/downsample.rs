@@ -30,7 +30,8 @@ pub struct Params {
 impl Stage for Downsample {
     const KIND: &'static str = "downsample";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Turns every case to RAS, resamples it to larger voxels and normalises intensities.";
+    const SUMMARY: &'static str =
+        "Turns every case to RAS, resamples it to larger voxels and normalises intensities.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -39,7 +40,9 @@ impl Stage for Downsample {
             problems.push(ParamProblem { parameter: "factor", message, help: help.into() });
         };
         match (params.factor, params.spacing_mm) {
-            (None, None) => problem("how far to go is not said".into(), "use `factor: 2`, or `spacing_mm: [2, 2, 2]`"),
+            (None, None) => {
+                problem("how far to go is not said".into(), "use `factor: 2`, or `spacing_mm: [2, 2, 2]`");
+            }
             (Some(factor), Some(spacing)) => problem(
                 format!("{factor} and `spacing_mm` {spacing:?} both say how far to go"),
                 "leave one of the two out",
@@ -93,7 +96,10 @@ fn upright_spacing(case: &Case) -> Result<[f64; 3], StageError> {
         upright[axis] = *size;
     }
     if upright.iter().any(|size| size.is_nan()) || case.orientation.len() != 3 {
-        return Err(StageError::Data(format!("case `{}` has `{}` for an orientation", case.id, case.orientation)));
+        return Err(StageError::Data(format!(
+            "case `{}` has `{}` for an orientation",
+            case.id, case.orientation
+        )));
     }
     Ok(upright)
 }

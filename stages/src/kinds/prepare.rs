@@ -143,7 +143,12 @@ impl Made {
             None => None,
         };
         Volumes::write_case(dir, &case.id, &image, label.as_ref(), &transform)?;
-        Ok(Self { channels: image.channels(), source: *transform.source(), target: *transform.target(), blank })
+        Ok(Self {
+            channels: image.channels(),
+            source: *transform.source(),
+            target: *transform.target(),
+            blank,
+        })
     }
 
     fn row(self, case: &Case) -> VolumeRow {
@@ -172,7 +177,8 @@ fn on_grid_of(image: &Geometry, label: LabelMap, case: &Case) -> Result<LabelMap
         )));
     }
     let (voxels, _) = label.into_parts();
-    LabelMap::new(voxels, *image).map_err(StageError::inner(format!("placing the label of case `{}`", case.id)))
+    LabelMap::new(voxels, *image)
+        .map_err(StageError::inner(format!("placing the label of case `{}`", case.id)))
 }
 
 /// Whether voxels of the two grids cannot be paired by their indices.

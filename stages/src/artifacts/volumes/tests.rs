@@ -11,7 +11,11 @@ use tempfile::TempDir;
 
 fn info() -> VolumesInfo {
     VolumesInfo {
-        dataset: DatasetInfo { name: "Two".into(), labels: [(0, "background".into())].into(), ..DatasetInfo::default() },
+        dataset: DatasetInfo {
+            name: "Two".into(),
+            labels: [(0, "background".into())].into(),
+            ..DatasetInfo::default()
+        },
         region: Region::Nonzero,
         margin_mm: 2.5,
         spacing_mm: Some([1.0, 0.1, 1.0 / 3.0]),
@@ -23,25 +27,27 @@ fn info() -> VolumesInfo {
 fn stored() -> (TempDir, Volumes) {
     let dir = tempfile::tempdir().expect("temporary folder");
     let label = FileRef { path: "labelsTr/a, \"odd\".nii.gz".into(), digest: Digest::of_bytes(b"a") };
-    let rows = [("b", [5, 1, 2], 2, None), ("a", [2, 3, 4], 1, Some(label))].map(|(id, shape, channels, label)| {
-        let grid = Geometry::with_spacing(shape, [1.0, 1.0 / 3.0, 2.0]);
-        let voxels = grid.shape.voxels().expect("a small grid");
-        let values = (0..channels * voxels).map(|value| value as f32).collect();
-        let image = Image::from_vec(values, channels, grid).expect("as many values as voxels");
-        let map = LabelMap::from_vec(vec![7; voxels], grid).expect("as many values as voxels");
-        let transform = Transform::new(&grid);
-        Volumes::write_case(dir.path(), id, &image, label.as_ref().map(|_| &map), &transform).expect("written");
-        VolumeRow {
-            id: id.into(),
-            patient: format!("patient of {id}"),
-            channels,
-            shape,
-            spacing_mm: [1.0, 0.333_333_3, 2.0],
-            source_shape: shape,
-            source_spacing_mm: [1.0, 0.333_333_3, 2.0],
-            label,
-        }
-    });
+    let rows =
+        [("b", [5, 1, 2], 2, None), ("a", [2, 3, 4], 1, Some(label))].map(|(id, shape, channels, label)| {
+            let grid = Geometry::with_spacing(shape, [1.0, 1.0 / 3.0, 2.0]);
+            let voxels = grid.shape.voxels().expect("a small grid");
+            let values = (0..channels * voxels).map(|value| value as f32).collect();
+            let image = Image::from_vec(values, channels, grid).expect("as many values as voxels");
+            let map = LabelMap::from_vec(vec![7; voxels], grid).expect("as many values as voxels");
+            let transform = Transform::new(&grid);
+            Volumes::write_case(dir.path(), id, &image, label.as_ref().map(|_| &map), &transform)
+                .expect("written");
+            VolumeRow {
+                id: id.into(),
+                patient: format!("patient of {id}"),
+                channels,
+                shape,
+                spacing_mm: [1.0, 0.333_333_3, 2.0],
+                source_shape: shape,
+                source_spacing_mm: [1.0, 0.333_333_3, 2.0],
+                label,
+            }
+        });
     let volumes = Volumes::new(info(), rows.into(), dir.path());
     volumes.store(dir.path()).expect("stored");
     (dir, volumes)
@@ -164,7 +170,10 @@ fn files_that_are_not_what_the_transform_says_are_told() {
 
 #[test]
 fn a_table_with_rows_that_cannot_be_is_refused() {
-    check(edit("meta.csv", "a,patient", "c,patient"), "case `c` before case `b`: ids must be sorted and unique");
+    check(
+        edit("meta.csv", "a,patient", "c,patient"),
+        "case `c` before case `b`: ids must be sorted and unique",
+    );
     check(edit("meta.csv", "a,patient", "b,patient"), "case `b` before case `b`");
     check(edit("meta.csv", "a,patient", "../a,patient"), "case `../a` cannot be stored");
     check(edit("meta.csv", "2.0,,", "2.0,x,"), "case `b` has only one of `label` and `label_blake3`");

@@ -12,7 +12,10 @@ fn check(params: Value, expected: &[(&str, &str)]) {
 #[test]
 fn parameters_that_cannot_be_used_are_told_all_at_once() {
     check(json!({}), &[]);
-    check(json!({ "region": "nonzero", "margin_mm": 3, "spacing_mm": [1, 1, 0.5], "normalize": "none" }), &[]);
+    check(
+        json!({ "region": "nonzero", "margin_mm": 3, "spacing_mm": [1, 1, 0.5], "normalize": "none" }),
+        &[],
+    );
     check(json!({ "spacing_mm": [1, 0, 1] }), &[("spacing_mm", "[1.0, 0.0, 1.0] is no voxel size")]);
     check(
         json!({ "spacing_mm": [1, 1, -2], "margin_mm": -1 }),
@@ -24,7 +27,8 @@ fn parameters_that_cannot_be_used_are_told_all_at_once() {
 #[test]
 fn the_label_cannot_decide_the_region() {
     for region in ["foreground", "label"] {
-        let error = serde_json::from_value::<super::Params>(json!({ "region": region })).expect_err("no such region");
+        let error =
+            serde_json::from_value::<super::Params>(json!({ "region": region })).expect_err("no such region");
         assert!(error.to_string().contains("expected `whole` or `nonzero`"), "{error}");
     }
 }

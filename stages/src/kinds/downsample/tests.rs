@@ -16,7 +16,10 @@ fn exactly_one_of_factor_and_spacing_is_needed() {
     check(json!({ "factor": 1 }), &[]);
     check(json!({ "spacing_mm": [2, 2, 2] }), &[]);
     check(json!({}), &["how far to go is not said"]);
-    check(json!({ "factor": 2, "spacing_mm": [2, 2, 2] }), &["2 and `spacing_mm` [2.0, 2.0, 2.0] both say how far to go"]);
+    check(
+        json!({ "factor": 2, "spacing_mm": [2, 2, 2] }),
+        &["2 and `spacing_mm` [2.0, 2.0, 2.0] both say how far to go"],
+    );
     check(json!({ "factor": 0.5 }), &["0.5 does not make a volume smaller"]);
     check(json!({ "spacing_mm": [2, 2, 0] }), &["[2.0, 2.0, 0.0] is no voxel size"]);
 }
@@ -27,7 +30,8 @@ fn at_factor_two_a_voxel_is_the_mean_of_eight() {
     let values = vec![1.0, 2.0, 9.0, 0.0, 3.0, 4.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 7.0, 8.0, 0.0, 7.0];
     let mut cohort = Cohort::new();
     cohort.add("c", &[&Image::from_vec(values, 1, grid).expect("16 voxels")], None);
-    let run = cohort.run::<Downsample>(json!({ "factor": 2, "normalize": "none" })).expect("downsample works");
+    let run =
+        cohort.run::<Downsample>(json!({ "factor": 2, "normalize": "none" })).expect("downsample works");
     let volumes = run.load(&VOLUMES);
     assert_eq!(volumes.image("c").expect("image").as_slice(), [4.5, 2.0]);
     assert_eq!(volumes.info.spacing_mm, Some([2.0; 3]));
@@ -66,8 +70,10 @@ fn one_odd_case_does_not_move_the_voxel_size_of_the_others() {
 #[test]
 fn factor_one_is_crop_at_the_median_voxel() {
     let cohort = Cohort::of(3);
-    let small = cohort.run::<Downsample>(json!({ "factor": 1 })).expect("downsample works").content("volumes");
-    let cropped = cohort.run::<Crop>(json!({ "spacing_mm": [1, 1, 1] })).expect("crop works").content("volumes");
+    let small =
+        cohort.run::<Downsample>(json!({ "factor": 1 })).expect("downsample works").content("volumes");
+    let cropped =
+        cohort.run::<Crop>(json!({ "spacing_mm": [1, 1, 1] })).expect("crop works").content("volumes");
     assert_eq!(small, cropped);
 }
 

@@ -8,7 +8,7 @@ use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::{Affine, Geometry, Image, LabelMap, nifti};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub(crate) struct Cohort {
     pub(crate) space: TestSpace,
@@ -46,12 +46,12 @@ impl Cohort {
         for (channel, image) in images.iter().enumerate() {
             let path = self.path(&format!("{id}_{channel}.nii.gz"));
             nifti::write_image(&path, image).expect("image can be written");
-            files.push(self.file(path));
+            files.push(self.file(&path));
         }
         let label = label.map(|label| {
             let path = self.path(&format!("{id}_label.nii.gz"));
             nifti::write_label(&path, label).expect("label can be written");
-            self.file(path)
+            self.file(&path)
         });
         self.table.cases.push(Case {
             id: id.into(),
@@ -74,8 +74,12 @@ impl Cohort {
     pub(crate) fn replace_image(&mut self, id: &str, bytes: &[u8]) {
         let path = self.path(&format!("{id}_0.nii.gz"));
         fs::write(&path, bytes).expect("file can be written");
-        let file = self.file(path);
-        self.table.cases.iter_mut().filter(|case| case.id == id).for_each(|case| case.images = vec![file.clone()]);
+        let file = self.file(&path);
+        self.table
+            .cases
+            .iter_mut()
+            .filter(|case| case.id == id)
+            .for_each(|case| case.images = vec![file.clone()]);
     }
 
     /// Runs `S`, whose only input is `cases`.
@@ -90,10 +94,13 @@ impl Cohort {
         folder.join(name)
     }
 
-    fn file(&self, path: PathBuf) -> FileRef {
-        self.space.ingest(&path);
-        let digest = Digest::of_bytes(&fs::read(&path).expect("file was just written"));
-        FileRef { path: format!("data/{}", path.file_name().expect("a file has a name").to_string_lossy()), digest }
+    fn file(&self, path: &Path) -> FileRef {
+        self.space.ingest(path);
+        let digest = Digest::of_bytes(&fs::read(path).expect("file was just written"));
+        FileRef {
+            path: format!("data/{}", path.file_name().expect("a file has a name").to_string_lossy()),
+            digest,
+        }
     }
 }
 

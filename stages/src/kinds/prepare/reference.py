@@ -25,7 +25,8 @@ def prepare(image, label):
 
     resampled = resample(voxels)
     values = np.unique(labels)
-    winner = values[np.argmax([resample(labels == value) for value in values], axis=0)]
+    # Rounded, so that weights which are equal but for the last bit are a tie, which the lower label wins.
+    winner = values[np.argmax([resample(labels == value).round(6) for value in values], axis=0)]
     return (resampled - resampled.mean()) / resampled.std(), winner
 
 

@@ -34,7 +34,7 @@ const GAP: f64 = 14.0;
 const DICE_HEIGHT: f64 = 120.0;
 const LOSS_HEIGHT: f64 = 80.0;
 const AXIS: f64 = 34.0;
-/// Least distance between the names at the ends of two lines.
+/// Least distance between the names at the ends of two lines; half of it, between a name and the axis below.
 const LINE_HEIGHT: f64 = 13.0;
 /// With more labels, only their mean is named and coloured.
 pub(super) const NAMED_LABELS: usize = 4;
@@ -95,7 +95,11 @@ fn dice_curves<'a>(log: &'a TrainingLog) -> Vec<Curve<'a>> {
     let mean = log.rows.iter().filter_map(|row| Some((row.epoch, row.validation_dice?))).collect();
     let (several, named) = (labels.len() > 1, labels.len() <= NAMED_LABELS);
     let coloured = |(index, curve): (usize, Curve<'a>)| {
-        if named { Curve { class: COLOURS[index], ..curve } } else { Curve { name: "", class: "curve other", ..curve } }
+        if named {
+            Curve { class: COLOURS[index], ..curve }
+        } else {
+            Curve { name: "", class: "curve other", ..curve }
+        }
     };
     let mut curves: Vec<Curve> = labels.into_values().enumerate().map(coloured).collect();
     // With one label, the mean is that label.
@@ -107,7 +111,8 @@ fn dice_curves<'a>(log: &'a TrainingLog) -> Vec<Curve<'a>> {
 
 fn loss_curves(log: &TrainingLog) -> Vec<Curve<'_>> {
     let training = log.rows.iter().map(|row| (row.epoch, row.loss)).collect();
-    let validation: Vec<_> = log.rows.iter().filter_map(|row| Some((row.epoch, row.validation_loss?))).collect();
+    let validation: Vec<_> =
+        log.rows.iter().filter_map(|row| Some((row.epoch, row.validation_loss?))).collect();
     let named = |name: &'static str| if validation.is_empty() { "" } else { name };
     vec![
         Curve { name: named("training"), class: "curve mean", points: training },
@@ -120,7 +125,8 @@ fn picture(title: &str, curves: &[Curve<'_>], x: &Scale, y: &Scale, best: Option
     for (value, text) in y.range.ticks() {
         let height = px(y.place(value));
         parts.push(line("grid", (&px(LEFT), &height), (&px(RIGHT), &height)));
-        let tick = element("text").class("tick").with("x", px(LEFT - 6.0)).with("y", px(y.place(value) + 4.0));
+        let tick =
+            element("text").class("tick").with("x", px(LEFT - 6.0)).with("y", px(y.place(value) + 4.0));
         parts.push(tick.with("text-anchor", "end").text(text));
     }
     if let Some((epoch, _)) = best {
@@ -151,11 +157,15 @@ fn draw_curve(curve: &Curve<'_>, x: &Scale, y: &Scale) -> Vec<Element> {
 
 /// The names of the curves beside their ends, moved apart where they would overlap.
 fn names(curves: &[Curve<'_>], y: &Scale) -> Vec<Element> {
-    let end = |curve: &Curve<'_>| curve.points.iter().rev().find(|(_, value)| value.is_finite()).map(|(_, value)| *value);
+    let end = |curve: &Curve<'_>| {
+        curve.points.iter().rev().find(|(_, value)| value.is_finite()).map(|(_, value)| *value)
+    };
     let named = curves.iter().filter(|curve| !curve.name.is_empty());
-    let mut ends: Vec<(f64, &Curve)> = named.filter_map(|curve| Some((y.place(end(curve)?), curve))).collect();
+    let mut ends: Vec<(f64, &Curve)> =
+        named.filter_map(|curve| Some((y.place(end(curve)?), curve))).collect();
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let places = apart(&ends.iter().map(|(place, _)| *place).collect::<Vec<_>>(), y.start);
+    let places =
+        apart(&ends.iter().map(|(place, _)| *place).collect::<Vec<_>>(), y.start - LINE_HEIGHT / 2.0);
     let text = |(place, (_, curve)): (f64, &(f64, &Curve))| {
         let name = element("text").class(curve.class).with("x", px(RIGHT + 7.0)).with("y", px(place + 4.0));
         name.text(short(curve.name, 10)).child(element("title").text(curve.name))
@@ -185,7 +195,7 @@ fn epoch_axis(x: &Scale, top: f64) -> Element {
         let tick = element("text").class("tick").with("x", place).with("y", px(top + 17.0));
         parts.push(tick.with("text-anchor", "middle").text(text));
     }
-    let title = element("text").with("x", px(RIGHT + 7.0)).with("y", px(top + 17.0)).text("epoch");
+    let title = element("text").with("x", px(RIGHT + 16.0)).with("y", px(top + 17.0)).text("epoch");
     element("g").children(parts).child(title)
 }
 
@@ -207,7 +217,9 @@ mod tests {
         let range = Range::of_counts(4, 4);
         let scale = Scale { range, start: 0.0, end: 1.0 };
         let mut html = String::new();
-        draw_curve(&curve, &scale, &scale).iter().for_each(|part| part.write(&mut html));
+        for part in draw_curve(&curve, &scale, &scale) {
+            part.write(&mut html);
+        }
         assert_eq!((html.matches("<polyline").count(), html.matches("<circle").count()), (2, 3));
         assert!(!html.contains("NaN"), "{html}");
     }

@@ -50,7 +50,9 @@ fn facts(inspection: &Inspection) -> Element {
     let channels: BTreeSet<&str> = inspection.intensities.iter().map(|row| row.channel.as_str()).collect();
     for channel in channels {
         let own = inspection.intensities.iter().filter(|row| row.channel == channel);
-        let (low, high) = own.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), row| (low.min(row.min), high.max(row.max)));
+        let (low, high) = own.clone().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), row| {
+            (low.min(row.min), high.max(row.max))
+        });
         let maxima = Summary::of(&own.map(|row| row.max).collect::<Vec<_>>());
         let text = format!(
             ": {} to {} overall; the largest of a case is {} to {}, median {}",
@@ -69,7 +71,11 @@ fn facts(inspection: &Inspection) -> Element {
 fn axes(rows: &[CaseRow], of: impl Fn(&CaseRow) -> [f64; 3]) -> String {
     let axis = |axis: usize| {
         let summary = Summary::of(&rows.iter().map(|row| of(row)[axis]).collect::<Vec<_>>());
-        if summary.min == summary.max { brief(summary.min) } else { format!("{}–{}", brief(summary.min), brief(summary.max)) }
+        if summary.min == summary.max {
+            brief(summary.min)
+        } else {
+            format!("{}–{}", brief(summary.min), brief(summary.max))
+        }
     };
     [0, 1, 2].map(axis).join(" × ")
 }
@@ -115,7 +121,7 @@ fn volumes(inspection: &Inspection) -> Option<Element> {
     }
     let rows: Vec<Row> = strips.into_values().collect();
     let values = rows.iter().flat_map(|row| row.values.iter().map(|(_, value)| *value));
-    let axis = Axis { title: "volume (ml)", range: Range::around(values, 5)?, decimals: 3 };
+    let axis = Axis { title: "volume (ml)", range: Range::around(values, 5)?, decimals: 3, lowest: false };
     Some(figure(strip::draw(&rows, &axis, WIDE), caption("Volume of each label in the cases that have it.")))
 }
 
@@ -144,7 +150,9 @@ fn outliers(outliers: &[Outlier]) -> Vec<Element> {
     }
     let mut sorted: Vec<&Outlier> = outliers.iter().collect();
     let distance = |outlier: &Outlier| outlier.robust_z.map_or(f64::INFINITY, f64::abs);
-    sorted.sort_by(|a, b| distance(b).total_cmp(&distance(a)).then_with(|| (&a.case, &a.quantity).cmp(&(&b.case, &b.quantity))));
+    sorted.sort_by(|a, b| {
+        distance(b).total_cmp(&distance(a)).then_with(|| (&a.case, &a.quantity).cmp(&(&b.case, &b.quantity)))
+    });
     let row = |outlier: &&Outlier| {
         element("tr")
             .child(element("th").with("scope", "row").child(name(&outlier.case)))

@@ -26,7 +26,8 @@ pub(super) fn brief(value: f64) -> String {
         return signed(&format!("{rounded:e}"));
     }
     let text = rounded.to_string();
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), ""), |(whole, _)| (whole, &text[whole.len()..]));
+    let (whole, rest) =
+        text.split_once('.').map_or((text.as_str(), ""), |(whole, _)| (whole, &text[whole.len()..]));
     signed(&format!("{}{rest}", grouped(whole)))
 }
 
@@ -54,7 +55,8 @@ fn signed(text: &str) -> String {
 
 /// Decimals that suit values of this size: three significant digits or so.
 pub(super) fn decimals(values: impl Iterator<Item = f64>) -> usize {
-    let largest = values.filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()));
+    let largest =
+        values.filter(|value| value.is_finite()).fold(0.0, |largest: f64, value| largest.max(value.abs()));
     match largest {
         0.0..10.0 => 3,
         10.0..100.0 => 2,

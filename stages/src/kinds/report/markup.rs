@@ -22,8 +22,33 @@ enum Node {
 const WITHOUT_CONTENT: [&str; 6] = ["meta", "br", "img", "line", "polyline", "rect"];
 /// Elements followed by a line break, where it shows nowhere.
 const ON_ITS_OWN_LINE: [&str; 27] = [
-    "head", "meta", "title", "style", "body", "main", "header", "footer", "nav", "section", "div", "h1", "h2", "h3",
-    "p", "figure", "figcaption", "table", "caption", "thead", "tbody", "tfoot", "tr", "dl", "dd", "svg", "g",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "main",
+    "header",
+    "footer",
+    "nav",
+    "section",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "p",
+    "figure",
+    "figcaption",
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tfoot",
+    "tr",
+    "dl",
+    "dd",
+    "svg",
+    "g",
 ];
 
 pub(super) fn element(name: &'static str) -> Element {
@@ -93,7 +118,8 @@ impl Element {
     }
 }
 
-/// Appends text with all that could end it replaced. Characters that XML does not know become `�`.
+/// Appends text with all that could end it replaced. Characters that XML does not know, and those that would show the
+/// text in another order than it is stored, become `�`.
 fn escape(text: &str, html: &mut String) {
     for character in text.chars() {
         match character {
@@ -104,10 +130,15 @@ fn escape(text: &str, html: &mut String) {
             '\'' => html.push_str("&#39;"),
             '\n' | '\t' => html.push(character),
             '\u{fffe}' | '\u{ffff}' => html.push('\u{fffd}'),
-            character if character.is_control() => html.push('\u{fffd}'),
+            character if character.is_control() || is_bidi_control(character) => html.push('\u{fffd}'),
             character => html.push(character),
         }
     }
+}
+
+/// Embeddings, overrides and isolates; right-to-left scripts need none of them.
+fn is_bidi_control(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A name that the user or a file gave: an id, a label, a stage.
@@ -170,14 +201,18 @@ mod tests {
     }
 
     #[test]
-    fn characters_unknown_to_xml_are_shown_as_such() {
+    fn characters_that_would_break_or_reorder_text_are_replaced() {
         check(&element("b").text("a\0b\u{8}c\u{1b}[31m\u{ffff}\u{85}"), "<b>a�b�c�[31m��</b>");
         check(&element("b").text("a\tb\nc"), "<b>a\tb\nc</b>");
+        check(&element("b").text("case_\u{202e}100"), "<b>case_�100</b>");
     }
 
     #[test]
     fn words_between_backticks_are_names() {
-        check(&prose("p", "use `a` & `b`"), "<p>use <code class=\"name\">a</code> &amp; <code class=\"name\">b</code></p>\n");
+        check(
+            &prose("p", "use `a` & `b`"),
+            "<p>use <code class=\"name\">a</code> &amp; <code class=\"name\">b</code></p>\n",
+        );
         check(&prose("b", "a ` b"), "<b>a ` b</b>");
     }
 

@@ -14,7 +14,8 @@ pub(super) fn section(summary: &MetricsSummary) -> Element {
 /// The metrics first, then what holds for all of them.
 fn definitions(summary: &MetricsSummary) -> Element {
     let is_metric = |key: &str| summary.metrics.iter().any(|metric| metric.metric == key);
-    let (metrics, general): (Vec<_>, Vec<_>) = summary.definitions.iter().partition(|(key, _)| is_metric(key));
+    let (metrics, general): (Vec<_>, Vec<_>) =
+        summary.definitions.iter().partition(|(key, _)| is_metric(key));
     let entries = metrics.into_iter().chain(general);
     element("dl").children(entries.flat_map(|(key, text)| {
         let title = match key.as_str() {
@@ -41,7 +42,11 @@ fn prediction(facts: &PredictionFacts) -> Vec<Element> {
             .child(element("td").child(element("code").with("title", digest).text(short)))
     });
     let columns = ["Network", "#Weight", "blake3 of the ONNX file"].map(String::from);
-    let mirrored = if facts.mirror { "every image was also predicted mirrored, and the results averaged" } else { "images were not mirrored" };
+    let mirrored = if facts.mirror {
+        "every image was also predicted mirrored, and the results averaged"
+    } else {
+        "images were not mirrored"
+    };
     let text = format!(
         "{} predicted in patches that overlap by {}; {mirrored}. The networks ran in {} {}.",
         count(facts.members.len(), "network", "networks"),

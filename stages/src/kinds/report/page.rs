@@ -28,7 +28,10 @@ pub(super) fn html(content: &Content) -> String {
         .child(element("p").class("lead").text(lead(content)))
         .child(element("nav").children(links));
     let main = element("main").child(header).children(sections.into_iter().map(|(_, _, section)| section));
-    let page = element("html").with("lang", "en").child(head(title)).child(element("body").child(main.child(footer())));
+    let page = element("html")
+        .with("lang", "en")
+        .child(head(title))
+        .child(element("body").child(main.child(footer())));
     let mut html = String::from("<!DOCTYPE html>\n");
     page.write(&mut html);
     html.push('\n');
@@ -36,7 +39,9 @@ pub(super) fn html(content: &Content) -> String {
 }
 
 fn head(title: &str) -> Element {
-    let meta = |name: &'static str, content: &'static str| element("meta").with("name", name).with("content", content);
+    let meta = |name: &'static str, content: &'static str| {
+        element("meta").with("name", name).with("content", content)
+    };
     element("head")
         .child(element("meta").with("charset", "utf-8"))
         .child(element("meta").with("http-equiv", "Content-Security-Policy").with("content", POLICY))
@@ -48,7 +53,11 @@ fn head(title: &str) -> Element {
 
 fn title(content: &Content) -> &str {
     let dataset = content.inspection.as_ref().map(|inspection| inspection.summary.dataset.as_str());
-    content.title.as_deref().or(dataset.filter(|name| !name.trim().is_empty())).unwrap_or("Segmentation report")
+    content
+        .title
+        .as_deref()
+        .or(dataset.filter(|name| !name.trim().is_empty()))
+        .unwrap_or("Segmentation report")
 }
 
 /// What was done, in one sentence.
@@ -58,7 +67,10 @@ fn lead(content: &Content) -> String {
         1 => "one network".into(),
         number => format!("an ensemble of {number} networks"),
     };
-    format!("Segmentation of {} by {networks}, scored against reference labels.", count(summary.cases, "case", "cases"))
+    format!(
+        "Segmentation of {} by {networks}, scored against reference labels.",
+        count(summary.cases, "case", "cases")
+    )
 }
 
 fn footer() -> Element {

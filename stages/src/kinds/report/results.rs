@@ -8,8 +8,7 @@ use crate::artifacts::{Inspection, MetricRow, MetricSummary, Metrics, MetricsSum
 use std::collections::{BTreeMap, BTreeSet};
 
 const DICE: &str = "dice";
-const HOW_TO_READ: &str =
-    "A dot is a case. The box spans the quartiles, with a line at the median; the whiskers reach the extremes.";
+const HOW_TO_READ: &str = "A dot is a case. The box spans the quartiles, with a line at the median; the whiskers reach the extremes.";
 /// Cases in the list of the lowest.
 const LOWEST: usize = 5;
 /// With more labels, the list of the lowest cases names only the worst label of each.
@@ -23,14 +22,16 @@ pub(super) fn section(metrics: &Metrics, inspection: Option<&Inspection>) -> Ele
     let mut section = element("section").with("id", "results").child(element("h2").text("Results"));
     let headline = element("div").class("headline").child(score(metrics));
     section = section.child(match names.iter().position(|metric| *metric == DICE) {
-        Some(dice) => headline.children(strips(metrics, names.remove(dice), WIDE).map(|plot| plot.child(caption(HOW_TO_READ)))),
+        Some(dice) => headline
+            .children(strips(metrics, names.remove(dice), WIDE).map(|plot| plot.child(caption(HOW_TO_READ)))),
         None => headline,
     });
     if !summary.metrics.is_empty() {
         section = section.child(element("h3").text("Figures over the cases")).child(figures(summary));
     }
     section = section.children(undefined(&metrics.rows));
-    let others: Vec<Element> = names.into_iter().filter_map(|metric| strips(metrics, metric, NARROW)).collect();
+    let others: Vec<Element> =
+        names.into_iter().filter_map(|metric| strips(metrics, metric, NARROW)).collect();
     if !others.is_empty() {
         section = section.child(element("div").class("panels").children(others));
     }
@@ -57,16 +58,26 @@ fn score(metrics: &Metrics) -> Element {
     let patients: BTreeSet<&str> = metrics.rows.iter().map(|row| row.patient.as_str()).collect();
     let scored = match cases.len() {
         0 => "No predicted case has a reference, so nothing could be scored.".into(),
-        cases => format!("{} of {}: {}.", count(cases, "case", "cases"), count(patients.len(), "patient", "patients"), part(summary)),
+        cases => format!(
+            "{} of {}: {}.",
+            count(cases, "case", "cases"),
+            count(patients.len(), "patient", "patients"),
+            part(summary)
+        ),
     };
     let block = element("div").class("score").child(big);
-    let block = block.child(element("p").class("what").text("mean foreground Dice")).child(element("p").text(scored));
+    let block =
+        block.child(element("p").class("what").text("mean foreground Dice")).child(element("p").text(scored));
     if summary.without_reference.is_empty() {
         return block;
     }
     let without = &summary.without_reference;
-    let text = format!("{} predicted without a reference and not scored: ", count(without.len(), "more case was", "more cases were"));
-    block.child(listed(element("p").class("note").text(text), without.iter().map(|case| name(case)).collect()))
+    let text = format!(
+        "{} predicted without a reference and not scored: ",
+        count(without.len(), "more case was", "more cases were")
+    );
+    block
+        .child(listed(element("p").class("note").text(text), without.iter().map(|case| name(case)).collect()))
 }
 
 /// Which cases these are, to complete a sentence.
@@ -94,7 +105,8 @@ fn strips(metrics: &Metrics, metric: &str, width: f64) -> Option<Element> {
     }
     let rows: Vec<Row> = labels.into_values().collect();
     let values = || rows.iter().flat_map(|row| row.values.iter().map(|(_, value)| *value));
-    let axis = Axis { title: &metric_name(metric), range: range(metrics, metric)?, decimals: decimals(values()) };
+    let (title, range, lowest) = (&metric_name(metric), range(metrics, metric)?, !is_distance(metric));
+    let axis = Axis { title, range, decimals: decimals(values()), lowest };
     Some(element("figure").child(strip::draw(&rows, &axis, width)))
 }
 
@@ -104,7 +116,8 @@ fn range(metrics: &Metrics, metric: &str) -> Option<Range> {
         let own = metrics.rows.iter().filter(|row| row.metric == metric);
         own.filter_map(|row| row.value).filter(|value| value.is_finite()).collect::<Vec<f64>>()
     };
-    let is_share = |metric: &str| !metric.ends_with("_mm") && of(metric).iter().all(|value| (0.0..=1.0).contains(value));
+    let is_share =
+        |metric: &str| !is_distance(metric) && of(metric).iter().all(|value| (0.0..=1.0).contains(value));
     let own = of(metric);
     if own.is_empty() || !is_share(metric) {
         return Range::around(own.into_iter(), 5);
@@ -113,13 +126,20 @@ fn range(metrics: &Metrics, metric: &str) -> Option<Range> {
     Range::of_shares(shares, 5)
 }
 
+/// Distances have no upper end, and low ones are good.
+fn is_distance(metric: &str) -> bool {
+    metric.ends_with("_mm")
+}
+
 /// All figures of the summary, metric by metric.
 fn figures(summary: &MetricsSummary) -> Element {
-    let columns = ["Label", "#n", "#Undefined", "#Mean", "#SD", "#Min", "#Q1", "#Median", "#Q3", "#Max"].map(String::from);
+    let columns = ["Label", "#n", "#Undefined", "#Mean", "#SD", "#Min", "#Q1", "#Median", "#Q3", "#Max"]
+        .map(String::from);
     let bodies = metric_names(summary).into_iter().map(|metric| {
         let own = || summary.metrics.iter().filter(|row| row.metric == metric);
         let decimals = decimals(own().filter_map(|row| row.max));
-        let heading = element("th").with("scope", "rowgroup").with("colspan", columns.len()).text(metric_name(metric));
+        let heading =
+            element("th").with("scope", "rowgroup").with("colspan", columns.len()).text(metric_name(metric));
         let heading = element("tr").class("group").child(heading);
         element("tbody").child(heading).children(own().map(|row| figures_row(row, decimals)))
     });
@@ -177,7 +197,8 @@ fn lowest(metrics: &Metrics, inspection: Option<&Inspection>) -> Vec<Element> {
     let mut cases: BTreeMap<&str, Scored> = BTreeMap::new();
     for row in metrics.rows.iter().filter(|row| row.metric == DICE) {
         names.insert(row.label, &row.name);
-        let fresh = || Scored { case: &row.case, patient: &row.patient, mean: f64::NAN, labels: BTreeMap::new() };
+        let fresh =
+            || Scored { case: &row.case, patient: &row.patient, mean: f64::NAN, labels: BTreeMap::new() };
         let value = row.value.filter(|value| value.is_finite());
         cases.entry(&row.case).or_insert_with(fresh).labels.insert(row.label, value);
     }
@@ -187,14 +208,14 @@ fn lowest(metrics: &Metrics, inspection: Option<&Inspection>) -> Vec<Element> {
     }
     let mut cases: Vec<Scored> = cases.into_values().filter(|scored| !scored.mean.is_nan()).collect();
     cases.sort_by(|a, b| a.mean.total_cmp(&b.mean).then(a.case.cmp(b.case)));
-    cases.truncate(LOWEST);
     if cases.is_empty() {
         return Vec::new();
     }
     let title = match cases.len() {
-        1 => "The case".into(),
-        number => format!("The {number} cases with the lowest mean Dice"),
+        0..=LOWEST => "All cases, the lowest mean Dice first".into(),
+        _ => format!("The {LOWEST} cases with the lowest mean Dice"),
     };
+    cases.truncate(LOWEST);
     let mut columns = vec!["Case".to_owned(), "Patient".into(), "#Mean".into()];
     match names.len() {
         0..=LABEL_COLUMNS => columns.extend(names.values().map(|name| format!("#{name}"))),
@@ -211,11 +232,15 @@ fn lowest_row(scored: &Scored<'_>, names: &BTreeMap<u8, &str>, inspection: Optio
         .child(element("td").child(name(scored.patient)))
         .child(number("td", fixed(scored.mean, 3)));
     let row = if names.len() <= LABEL_COLUMNS {
-        row.children(names.keys().map(|label| number("td", optional(scored.labels.get(label).copied().flatten(), 3))))
+        row.children(
+            names.keys().map(|label| number("td", optional(scored.labels.get(label).copied().flatten(), 3))),
+        )
     } else {
         let defined = scored.labels.iter().filter_map(|(label, value)| Some((label, (*value)?)));
         let worst = defined.min_by(|a, b| a.1.total_cmp(&b.1));
-        row.children(worst.map(|(label, value)| element("td").child(name(names[label])).text(format!(" {}", fixed(value, 3)))))
+        row.children(worst.map(|(label, value)| {
+            element("td").child(name(names[label])).text(format!(" {}", fixed(value, 3)))
+        }))
     };
     let remark = |inspection: &Inspection| {
         let found = inspection.cases.iter().find(|row| row.case == scored.case);

@@ -119,7 +119,10 @@ mod tests {
     #[test]
     fn shares_end_at_one() {
         check(Range::of_shares([0.71, 0.93].into_iter(), 4).expect("values"), &["0.7", "0.8", "0.9", "1.0"]);
-        check(Range::of_shares([0.0].into_iter(), 5).expect("values"), &["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        check(
+            Range::of_shares([0.0].into_iter(), 5).expect("values"),
+            &["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"],
+        );
     }
 
     #[test]

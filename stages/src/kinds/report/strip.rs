@@ -6,10 +6,9 @@ use super::scale::{Range, Scale, px};
 use pipe_metrics::summary::Summary;
 use std::collections::VecDeque;
 
-/// A row: a name, how many values there are, and what is drawn.
 pub(super) struct Row<'a> {
     pub(super) name: &'a str,
-    /// Cases and values; those that are not finite are counted below the name instead of drawn.
+    /// Cases and values; those that are not finite are counted instead of drawn.
     pub(super) values: Vec<(&'a str, f64)>,
 }
 
@@ -19,6 +18,8 @@ pub(super) struct Axis<'a> {
     pub(super) title: &'a str,
     pub(super) range: Range,
     pub(super) decimals: usize,
+    /// Whether the case with the lowest value of a row is named, where there is room.
+    pub(super) lowest: bool,
 }
 
 /// Widths of a plot, in pixels: half of the page, or a third.
@@ -56,46 +57,69 @@ fn grid(scale: &Scale, axis: &Axis<'_>, end: f64) -> Vec<Element> {
     for (value, text) in scale.range.ticks() {
         let x = px(scale.place(value));
         parts.push(line("grid", (&x, &px(TOP)), (&x, &px(end))));
-        parts.push(element("text").class("tick").with("x", x).with("y", px(end + 15.0)).with("text-anchor", "middle").text(text));
+        parts.push(
+            element("text")
+                .class("tick")
+                .with("x", x)
+                .with("y", px(end + 15.0))
+                .with("text-anchor", "middle")
+                .text(text),
+        );
     }
     let middle = px(f64::midpoint(scale.start, scale.end));
-    parts.push(element("text").with("x", middle).with("y", px(end + 32.0)).with("text-anchor", "middle").text(axis.title));
+    parts.push(
+        element("text")
+            .with("x", middle)
+            .with("y", px(end + 32.0))
+            .with("text-anchor", "middle")
+            .text(axis.title),
+    );
     parts
 }
 
 fn draw_row(row: &Row<'_>, scale: &Scale, axis: &Axis<'_>, top: f64) -> Element {
+    let [n, not_drawn] = notes(row);
     let text = |x: f64, y: f64| element("text").with("x", px(x)).with("y", px(top + y));
     let mut parts = element("g").children([
-        text(0.0, 20.0).class("strong").text(short(row.name, 15)).child(element("title").text(row.name)),
-        text(0.0, 36.0).class("tick").text(note(row)),
+        text(0.0, 17.0).class("strong").text(short(row.name, 15)).child(element("title").text(row.name)),
+        text(0.0, 32.0).class("tick").text(n),
+        text(0.0, 46.0).class("tick").text(not_drawn),
     ]);
-    let mut values: Vec<(&str, f64)> = row.values.iter().copied().filter(|(_, value)| value.is_finite()).collect();
+    let mut values: Vec<(&str, f64)> =
+        row.values.iter().copied().filter(|(_, value)| value.is_finite()).collect();
     values.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(b.0)));
     let Some((lowest, value)) = values.first() else { return parts };
     let radius = if values.len() > 150 { 2.0 } else { 3.0 };
     let places: Vec<f64> = values.iter().map(|(_, value)| scale.place(*value)).collect();
     for ((case, value), (x, shift)) in values.iter().zip(places.iter().zip(swarm(&places, radius))) {
-        let dot = element("circle").class("dot").with("cx", px(*x)).with("cy", px(top + DOTS.0 + shift)).with("r", radius);
+        let dot = element("circle")
+            .class("dot")
+            .with("cx", px(*x))
+            .with("cy", px(top + DOTS.0 + shift))
+            .with("r", radius);
         let title = element("title").text(format!("{case}: {}", fixed(*value, axis.decimals)));
         // Shown while the pointer is above the dot.
         parts = parts.child(dot.child(title));
     }
     let x = places[0] - radius - 4.0;
     let room = ((x - scale.start) / CHARACTER) as usize;
-    if room >= lowest.chars().count() && value < &values[values.len() - 1].1 {
+    if axis.lowest && room >= lowest.chars().count() && *value < values[values.len() - 1].1 {
         parts = parts.child(text(x, DOTS.0 + 4.0).class("tick").with("text-anchor", "end").text(*lowest));
     }
     parts.child(quartiles(&values, scale, top + BOX.0))
 }
 
-/// The number of values, and of those that cannot be drawn.
-fn note(row: &Row<'_>) -> String {
+/// The number of defined values, and of those that cannot be drawn.
+fn notes(row: &Row<'_>) -> [String; 2] {
     let infinite = row.values.iter().filter(|(_, value)| value.is_infinite()).count();
     let undefined = row.values.iter().filter(|(_, value)| value.is_nan()).count();
-    let n = row.values.len() - undefined;
-    let undefined = if undefined > 0 { format!(", {undefined} undef.") } else { String::new() };
-    let infinite = if infinite > 0 { format!(", {infinite} infinite") } else { String::new() };
-    format!("n = {n}{undefined}{infinite}")
+    let not_drawn = match (undefined, infinite) {
+        (0, 0) => String::new(),
+        (_, 0) => format!("{undefined} undefined"),
+        (0, _) => format!("{infinite} infinite"),
+        _ => format!("{} not drawn", undefined + infinite),
+    };
+    [format!("n = {}", row.values.len() - undefined), not_drawn]
 }
 
 /// A box from the first to the third quartile with a line at the median, and whiskers to the extremes.
@@ -124,7 +148,9 @@ fn quartiles(values: &[(&str, f64)], scale: &Scale, middle: f64) -> Element {
 fn swarm(places: &[f64], radius: f64) -> Vec<f64> {
     let steps = (DOTS.1 / radius) as i32;
     let free = |near: &VecDeque<(f64, f64)>, x: f64, shift: f64| {
-        near.iter().all(|(other, moved)| (x - other).powi(2) + (shift - moved).powi(2) >= 4.0 * radius * radius - 1e-9)
+        near.iter().all(|(other, moved)| {
+            (x - other).powi(2) + (shift - moved).powi(2) >= 4.0 * radius * radius - 1e-9
+        })
     };
     let mut near: VecDeque<(f64, f64)> = VecDeque::new();
     let mut shifts = Vec::with_capacity(places.len());
@@ -174,7 +200,13 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_drawn_are_counted() {
-        let values = vec![("a", 0.5), ("b", f64::NAN), ("c", f64::INFINITY), ("d", f64::NAN)];
-        assert_eq!(note(&Row { name: "liver", values }), "n = 2, 2 undef., 1 infinite");
+        let check = |values: &[f64], expected: [&str; 2]| {
+            let values = values.iter().map(|value| ("case", *value)).collect();
+            assert_eq!(notes(&Row { name: "liver", values }), expected);
+        };
+        check(&[0.5, 0.6], ["n = 2", ""]);
+        check(&[0.5, f64::NAN, f64::NAN], ["n = 1", "2 undefined"]);
+        check(&[0.5, f64::INFINITY], ["n = 2", "1 infinite"]);
+        check(&[f64::NAN, f64::INFINITY], ["n = 1", "2 not drawn"]);
     }
 }

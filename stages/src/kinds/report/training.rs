@@ -48,5 +48,8 @@ fn caption(training: &str, log: &TrainingLog) -> Element {
         0 => String::new(),
         broken => format!("; the loss is no number in {}", count(broken, "epoch", "epochs")),
     };
-    element("figcaption").child(element("strong").child(name(training))).child(element("br")).text(outcome + &broken)
+    element("figcaption")
+        .child(element("strong").child(name(training)))
+        .child(element("br"))
+        .text(outcome + &broken)
 }
