@@ -76,7 +76,8 @@ impl Console {
             Event::Running { stage, reasons, .. } => {
                 self.line("running", Style::Bold, stage, &because(reasons));
                 let now = Instant::now();
-                self.running.insert(stage.clone(), Running { since: now, progress: String::new(), told: now });
+                self.running
+                    .insert(stage.clone(), Running { since: now, progress: String::new(), told: now });
             }
             Event::Stage { stage, event } => self.stage(stage, event),
             Event::Done { stage, report } => {

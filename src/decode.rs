@@ -3,7 +3,9 @@
 
 use crate::yaml::{Key, Node, NodeId, Scalar, ScalarKind, Value};
 use serde::de::value::StrDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+};
 use serde::de::{VariantAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use std::cell::Cell;
@@ -184,10 +186,8 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
     fn deserialize_tuple<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, DecodeError> {
         match &self.node.value {
             Value::List(items) if items.len() == length => self.deserialize_any(visitor),
-            Value::List(items) => self.note(Err(DecodeError(format!(
-                "expected a list of {length} values, found {}",
-                items.len()
-            )))),
+            Value::List(items) => self
+                .note(Err(DecodeError(format!("expected a list of {length} values, found {}", items.len())))),
             _ => self.note(self.wrong(&format!("a list of {length} values"))),
         }
     }
@@ -241,7 +241,10 @@ struct Items<'a> {
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = DecodeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, DecodeError> {
         self.items.next().map(|item| seed.deserialize(self.decoder.at(item))).transpose()
     }
     fn size_hint(&self) -> Option<usize> {
@@ -283,7 +286,10 @@ impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
     type Error = DecodeError;
     type Variant = Decoder<'a>;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), DecodeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Self::Variant), DecodeError> {
         let name: StrDeserializer<DecodeError> = self.name.text.as_str().into_deserializer();
         let variant = seed.deserialize(name).inspect_err(|_| self.content.failed.set(Some(self.name.id)))?;
         Ok((variant, self.content))
@@ -366,7 +372,8 @@ mod tests {
 
     #[test]
     fn text_becomes_the_type_asked_for() {
-        let params = decode("{ folds: \"5\", rate: 3e-3, spacing: [1, 1.5, \"2\"], mode: each-case, free: 7 }");
+        let params =
+            decode("{ folds: \"5\", rate: 3e-3, spacing: [1, 1.5, \"2\"], mode: each-case, free: 7 }");
         let expected = Params {
             folds: 5,
             rate: Some(3e-3),

@@ -9,22 +9,52 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// `stages` are wanted by this run.
-    Started { stages: usize },
+    Started {
+        stages: usize,
+    },
     /// The result was in the cache.
-    Cached { stage: String },
+    Cached {
+        stage: String,
+    },
     /// A stage must run; nothing runs in a dry run.
-    WouldRun { stage: String, reasons: Vec<String> },
+    WouldRun {
+        stage: String,
+        reasons: Vec<String>,
+    },
     /// Whether a stage must run depends on what the stages before it will make.
-    MightRun { stage: String, because: String },
-    Running { stage: String, threads: usize, reasons: Vec<String> },
+    MightRun {
+        stage: String,
+        because: String,
+    },
+    Running {
+        stage: String,
+        threads: usize,
+        reasons: Vec<String>,
+    },
     /// A running stage tells how far it is, warns or notes.
-    Stage { stage: String, event: StageEvent },
-    Done { stage: String, report: StageReport },
-    Failed { stage: String, error: String, elapsed: Duration },
+    Stage {
+        stage: String,
+        event: StageEvent,
+    },
+    Done {
+        stage: String,
+        report: StageReport,
+    },
+    Failed {
+        stage: String,
+        error: String,
+        elapsed: Duration,
+    },
     /// Stopped because the user asked for it.
-    Interrupted { stage: String, elapsed: Duration },
+    Interrupted {
+        stage: String,
+        elapsed: Duration,
+    },
     /// Not run because of `because`.
-    Skipped { stage: String, because: String },
+    Skipped {
+        stage: String,
+        because: String,
+    },
     /// Something about the cache or the run that the user should know.
     Warning(String),
     Ended(Totals),

@@ -11,9 +11,8 @@ pub fn describe(reasons: &[DirtyReason], store: &Store) -> Vec<String> {
         .iter()
         .map(|reason| {
             let files = match reason {
-                DirtyReason::ExternalChanged { old, new, .. } | DirtyReason::InputChanged { old, new, .. } => {
-                    changed_files(old, new, store)
-                }
+                DirtyReason::ExternalChanged { old, new, .. }
+                | DirtyReason::InputChanged { old, new, .. } => changed_files(old, new, store),
                 _ => None,
             };
             files.map_or_else(|| reason.to_string(), |files| format!("{reason}: {files}"))
@@ -28,8 +27,11 @@ fn changed_files(old: &Digest, new: &Digest, store: &Store) -> Option<String> {
         ChangeKind::Removed => "removed",
         ChangeKind::Changed => "changed",
     };
-    let mut named: Vec<_> =
-        changes.iter().take(FILES_NAMED).map(|change| format!("{} {}", change.path, words(change.kind))).collect();
+    let mut named: Vec<_> = changes
+        .iter()
+        .take(FILES_NAMED)
+        .map(|change| format!("{} {}", change.path, words(change.kind)))
+        .collect();
     if changes.len() > FILES_NAMED {
         named.push(format!("and {} more", changes.len() - FILES_NAMED));
     }

@@ -31,7 +31,8 @@ impl Externals {
         let parts = if external.parts.is_empty() { whole.as_slice() } else { &external.parts };
         let mut files = Vec::new();
         for part in parts {
-            let path = if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
+            let path =
+                if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
             if !external.parts.is_empty() && !path.exists() {
                 continue;
             }

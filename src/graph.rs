@@ -76,19 +76,22 @@ impl Picture {
     pub fn tree(&self) -> String {
         let mut text = String::new();
         let mut drawn = BTreeSet::new();
-        for root in (0..self.shapes.len()).filter(|&shape| self.edges.iter().all(|(from, ..)| *from != shape)) {
+        for root in (0..self.shapes.len()).filter(|&shape| self.edges.iter().all(|(from, ..)| *from != shape))
+        {
             self.branch(root, "", "", &mut drawn, &mut text);
         }
         text
     }
 
     fn branch(&self, shape: usize, first: &str, rest: &str, drawn: &mut BTreeSet<usize>, text: &mut String) {
-        let needs: BTreeSet<usize> = self.edges.iter().filter(|edge| edge.1 == shape).map(|edge| edge.0).collect();
+        let needs: BTreeSet<usize> =
+            self.edges.iter().filter(|edge| edge.1 == shape).map(|edge| edge.0).collect();
         let repeated = !drawn.insert(shape) && !needs.is_empty();
         let Shape { label, kind, .. } = &self.shapes[shape];
         let uses = if label == kind { String::new() } else { format!(" ({kind})") };
         let standing = self.standing(shape).map(|standing| format!("  {standing}")).unwrap_or_default();
-        let _ = writeln!(text, "{first}{label}{uses}{standing}{}", if repeated { "  ↑ shown above" } else { "" });
+        let _ =
+            writeln!(text, "{first}{label}{uses}{standing}{}", if repeated { "  ↑ shown above" } else { "" });
         if repeated {
             return;
         }
@@ -105,7 +108,11 @@ impl Picture {
         let parts: Vec<_> = standings
             .iter()
             .map(|(standing, count)| {
-                if *count == total { standing.word().to_owned() } else { format!("{count} {}", standing.word()) }
+                if *count == total {
+                    standing.word().to_owned()
+                } else {
+                    format!("{count} {}", standing.word())
+                }
             })
             .collect();
         (total > 0).then(|| format!("[{}]", parts.join(", ")))

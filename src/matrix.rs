@@ -18,7 +18,8 @@ pub struct StageId {
 impl StageId {
     /// The folder of the stage's results: `train/fold=0,model=unet3d`.
     pub fn folder(&self) -> String {
-        let axes: Vec<_> = self.axes.iter().map(|(axis, value)| format!("{axis}={}", file_name(value))).collect();
+        let axes: Vec<_> =
+            self.axes.iter().map(|(axis, value)| format!("{axis}={}", file_name(value))).collect();
         if axes.is_empty() { self.base.clone() } else { format!("{}/{}", self.base, axes.join(",")) }
     }
 }
@@ -57,12 +58,14 @@ pub fn expand(matrix: Option<&Node>, scope: &Scope, problems: &mut Vec<Problem>)
     let Value::Map(pairs) = &matrix.value else {
         let message = format!("`matrix` must map axis names to lists, not {}", matrix.describe());
         problems.push(
-            Problem::new(matrix.id, message).help("write `matrix: { fold: { range: 5 }, model: [unet2d, unet3d] }`"),
+            Problem::new(matrix.id, message)
+                .help("write `matrix: { fold: { range: 5 }, model: [unet2d, unet3d] }`"),
         );
         return Vec::new();
     };
     if pairs.is_empty() {
-        problems.push(Problem::new(matrix.id, "`matrix` has no axis").help("add an axis, or remove `matrix`"));
+        problems
+            .push(Problem::new(matrix.id, "`matrix` has no axis").help("add an axis, or remove `matrix`"));
     }
     let before = problems.len();
     let axes: Vec<(&Key, Vec<Node>)> = pairs
@@ -71,7 +74,8 @@ pub fn expand(matrix: Option<&Node>, scope: &Scope, problems: &mut Vec<Problem>)
         .map(|(at, (key, node))| {
             if pairs[..at].iter().any(|(other, _)| other.text == key.text) {
                 let message = format!("`matrix` has the axis `{}` twice", key.text);
-                problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
+                problems
+                    .push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
             }
             (key, axis(key, &scope.fill(node, problems), problems))
         })
@@ -170,14 +174,18 @@ fn range(bounds: &Node, problems: &mut Vec<Problem>) -> Vec<Node> {
             (start..end).map(|number| Node { id: bounds.id, ..Node::scalar(number.to_string()) }).collect()
         }
         Some((start, end)) => {
-            let message = format!("the range from {start} to {end} is empty or longer than {MAX_COMBINATIONS}");
+            let message =
+                format!("the range from {start} to {end} is empty or longer than {MAX_COMBINATIONS}");
             problems.push(Problem::new(bounds.id, message).help("`{ range: 5 }` means 0 to 4"));
             Vec::new()
         }
         None => {
             problems.push(
-                Problem::new(bounds.id, format!("`range` takes a whole number or two, not {}", bounds.describe()))
-                    .help("write `{ range: 5 }` for 0 to 4, or `{ range: [2, 5] }` for 2 to 4"),
+                Problem::new(
+                    bounds.id,
+                    format!("`range` takes a whole number or two, not {}", bounds.describe()),
+                )
+                .help("write `{ range: 5 }` for 0 to 4, or `{ range: [2, 5] }` for 2 to 4"),
             );
             Vec::new()
         }

@@ -34,7 +34,8 @@ impl Scope {
         let parts = match split(&scalar.text) {
             Ok(parts) => parts,
             Err(message) => {
-                problems.push(Problem::new(node.id, message).help("write `${name}`, or `$${` for a plain `${`"));
+                problems
+                    .push(Problem::new(node.id, message).help("write `${name}`, or `$${` for a plain `${`"));
                 return Value::Scalar(scalar.clone());
             }
         };
@@ -56,8 +57,11 @@ impl Scope {
                     Ok(Value::Scalar(value)) => text.push_str(&value.text),
                     Ok(Value::Null) => {}
                     Ok(_) => problems.push(
-                        Problem::new(node.id, format!("`${{{name}}}` is a list or mapping and cannot be part of a text"))
-                            .help("use it as the whole value"),
+                        Problem::new(
+                            node.id,
+                            format!("`${{{name}}}` is a list or mapping and cannot be part of a text"),
+                        )
+                        .help("use it as the whole value"),
                     ),
                     Err((message, help)) => problems.push(Problem::new(node.id, message).help(help)),
                 },
@@ -95,10 +99,11 @@ impl Scope {
                 let message = format!("`{name}` goes into `{step}`, but that level is {}", node.describe());
                 return Err((message, "name a value that is there".into()));
             };
-            node = pairs.iter().find(|(key, _)| key.text == step).map(|(_, value)| value).ok_or_else(|| {
-                let keys = pairs.iter().map(|(key, _)| key.text.as_str());
-                (format!("`${{{name}}}` is not known"), suggest(step, keys, "keys"))
-            })?;
+            node =
+                pairs.iter().find(|(key, _)| key.text == step).map(|(_, value)| value).ok_or_else(|| {
+                    let keys = pairs.iter().map(|(key, _)| key.text.as_str());
+                    (format!("`${{{name}}}` is not known"), suggest(step, keys, "keys"))
+                })?;
         }
         Ok(node.value.clone())
     }
@@ -147,9 +152,16 @@ mod tests {
     fn scope() -> Scope {
         let param = |name: &str, text: &str| (name.to_owned(), crate::yaml::parse(text).unwrap());
         Scope {
-            params: BTreeMap::from([param("folds", "5"), param("list", "[1, 2]"), param("net", "{ base: 8 }")]),
+            params: BTreeMap::from([
+                param("folds", "5"),
+                param("list", "[1, 2]"),
+                param("net", "{ base: 8 }"),
+            ]),
             matrix: BTreeMap::from([param("fold", "0")]),
-            environment: BTreeMap::from([("ROOT".to_owned(), "/data".to_owned()), ("EMPTY".to_owned(), String::new())]),
+            environment: BTreeMap::from([
+                ("ROOT".to_owned(), "/data".to_owned()),
+                ("EMPTY".to_owned(), String::new()),
+            ]),
         }
     }
 
@@ -166,7 +178,10 @@ mod tests {
         let mut problems = Vec::new();
         scope().fill(&Node::scalar(text), &mut problems);
         assert_eq!(problems.len(), 1);
-        assert!(problems[0].message.contains(message) && problems[0].help.contains(help), "got: {problems:?}");
+        assert!(
+            problems[0].message.contains(message) && problems[0].help.contains(help),
+            "got: {problems:?}"
+        );
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl Reader {
         let top = self.map(root, "a pipeline file", &TOP_KEYS)?;
         let name = self.name(top.get("name").copied(), file);
         let scope = self.scope(top.get("params").copied(), overrides);
-        let seed = top.get("seed").map_or_else(|| Node::scalar("0"), |node| scope.fill(node, &mut self.problems));
+        let seed =
+            top.get("seed").map_or_else(|| Node::scalar("0"), |node| scope.fill(node, &mut self.problems));
         let Some(stages) = top.get("stages") else {
             self.problems.push(
                 Problem::new(root.id, "a pipeline needs `stages:`")
@@ -100,8 +101,10 @@ impl Reader {
             return None;
         };
         let Value::Map(entries) = &stages.value else {
-            let message = format!("`stages` must be a mapping from names to stages, not {}", stages.describe());
-            self.problems.push(Problem::new(stages.id, message).help("write `NAME: { uses: KIND }` for each stage"));
+            let message =
+                format!("`stages` must be a mapping from names to stages, not {}", stages.describe());
+            self.problems
+                .push(Problem::new(stages.id, message).help("write `NAME: { uses: KIND }` for each stage"));
             return None;
         };
         if entries.is_empty() {
@@ -114,7 +117,9 @@ impl Reader {
             if first.insert(&key.text, key.id).is_some() {
                 let message = format!("two stages are named `{}`", key.text);
                 self.problems.push(
-                    Problem::new(key.id, message).label("this one again").help("give one of them another name"),
+                    Problem::new(key.id, message)
+                        .label("this one again")
+                        .help("give one of them another name"),
                 );
                 continue;
             }
@@ -144,7 +149,8 @@ impl Reader {
             }
             None => {
                 let message = format!("`name` must be text, not {}", node.describe());
-                self.problems.push(Problem::new(node.id, message).help("write a word, e.g. `name: hippocampus`"));
+                self.problems
+                    .push(Problem::new(node.id, message).help("write a word, e.g. `name: hippocampus`"));
                 String::new()
             }
         }
@@ -212,7 +218,8 @@ impl Reader {
         let mut text = environment.map(String::as_str);
         let mut found = None;
         for (path, content) in &overrides.files {
-            if let Some(node) = self.params_file(path, content).into_iter().find(|(key, _)| key.text == name) {
+            if let Some(node) = self.params_file(path, content).into_iter().find(|(key, _)| key.text == name)
+            {
                 found = Some(node.1);
                 text = None;
             }
@@ -315,7 +322,8 @@ impl Reader {
         for (at, (key, _)) in pairs.iter().enumerate() {
             if pairs[..at].iter().any(|(before, _)| before.text == key.text) {
                 let message = format!("{what} has the key `{}` twice", key.text);
-                self.problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
+                self.problems
+                    .push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
             }
         }
     }

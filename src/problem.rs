@@ -52,7 +52,8 @@ const SHOWN: usize = 50;
 impl Problems {
     /// Sorted by place, as a reader meets them.
     pub fn new(file: &str, text: &str, problems: Vec<Problem>) -> Self {
-        let mut placed: Vec<_> = problems.into_iter().map(|problem| (problem_order(&problem), problem)).collect();
+        let mut placed: Vec<_> =
+            problems.into_iter().map(|problem| (problem_order(&problem), problem)).collect();
         placed.sort_by_key(|(order, _)| *order);
         let problems = placed.into_iter().map(|(_, problem)| problem).collect();
         Self { file: file.into(), text: text.into(), problems }
@@ -60,7 +61,8 @@ impl Problems {
 
     /// Every problem as text with the line it is on, a caret and a help line; `color` for terminals.
     pub fn render(&self, color: bool) -> String {
-        let theme = if color { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
+        let theme =
+            if color { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
         let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(110);
         let mut text = String::new();
         for problem in self.problems.iter().take(SHOWN) {
@@ -147,7 +149,11 @@ pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone,
         Some(name) => format!("did you mean `{name}`?"),
         None => {
             let names: Vec<_> = known.into_iter().collect();
-            if names.is_empty() { format!("there are no {what} here") } else { format!("known {what}: {}", names.join(", ")) }
+            if names.is_empty() {
+                format!("there are no {what} here")
+            } else {
+                format!("known {what}: {}", names.join(", "))
+            }
         }
     }
 }

@@ -15,7 +15,8 @@ impl Reference {
         let text = text.trim();
         let (base, axes, rest) = match text.split_once('[') {
             None => {
-                let (base, port) = text.split_once('.').map_or((text, ""), |(base, _)| (base, &text[base.len()..]));
+                let (base, port) =
+                    text.split_once('.').map_or((text, ""), |(base, _)| (base, &text[base.len()..]));
                 (base, None, port)
             }
             Some((base, rest)) => {
@@ -26,7 +27,9 @@ impl Reference {
         };
         let port = match rest {
             "" => None,
-            rest => Some(rest.strip_prefix('.').filter(|port| !port.is_empty()).ok_or_else(|| bad(text))?.to_owned()),
+            rest => Some(
+                rest.strip_prefix('.').filter(|port| !port.is_empty()).ok_or_else(|| bad(text))?.to_owned(),
+            ),
         };
         if base.is_empty() {
             return Err(bad(text));

@@ -11,8 +11,8 @@ use crate::schedule::{Pool, Schedule, State};
 use crate::worker::{Executor, Finished, Job, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{
-    ActionKey, ArtifactType, Cache, CacheError, Digest, DirtyReason, InputRecord, Lookup, Manifest, Outcome, RunId,
-    RunRecord, StageRecord, StatCache, Timestamp, input_element,
+    ActionKey, ArtifactType, Cache, CacheError, Digest, DirtyReason, InputRecord, Lookup, Manifest, Outcome,
+    RunId, RunRecord, StageRecord, StatCache, Timestamp, input_element,
 };
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
@@ -200,7 +200,8 @@ impl<'a> Run<'a> {
         self.workspace.sources.add(&externals);
         let mut inputs = BTreeMap::new();
         for (source, edge) in self.plan.inputs(node) {
-            let many = planned.ports.inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
+            let many =
+                planned.ports.inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
             let name = if many {
                 input_element(&edge.input, edge.position, &self.name(source))
             } else {
@@ -472,7 +473,12 @@ impl<'a> Run<'a> {
             finished_at,
             command: self.options.command.clone(),
             commit: self.commit.get_or_init(history::commit).clone(),
-            stages: self.plan.order.iter().filter_map(|node| self.stages[node.index()].record.clone()).collect(),
+            stages: self
+                .plan
+                .order
+                .iter()
+                .filter_map(|node| self.stages[node.index()].record.clone())
+                .collect(),
         }
     }
 
@@ -482,9 +488,11 @@ impl<'a> Run<'a> {
             self.workspace.cache.runs.save(&record)?;
         }
         self.tell(&Event::Ended(self.totals));
-        let outputs = self.options.wanted.iter().map(|&node| {
-            (node, std::mem::take(&mut self.stages[node.index()].outputs))
-        });
+        let outputs = self
+            .options
+            .wanted
+            .iter()
+            .map(|&node| (node, std::mem::take(&mut self.stages[node.index()].outputs)));
         Ok(Summary { totals: self.totals, outputs: outputs.collect() })
     }
 
@@ -499,7 +507,8 @@ impl<'a> Run<'a> {
 }
 
 fn artifact_type(outputs: &[pipe_stages::artifact::OutputPort], name: &str) -> ArtifactType {
-    let artifact = outputs.iter().find(|port| port.name == name).expect("the plan checked every output").artifact;
+    let artifact =
+        outputs.iter().find(|port| port.name == name).expect("the plan checked every output").artifact;
     ArtifactType { name: artifact.name.to_owned(), format: artifact.format }
 }
 

@@ -49,9 +49,10 @@ fn sweep(work: &Path) {
         let gone = match File::open(path.join(LOCK)) {
             Ok(lock) => lock.try_lock().is_ok(),
             // A folder without a lock is about to get one, unless it is old.
-            Err(_) => entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| {
-                time.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))
-            }),
+            Err(_) => entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))),
         };
         if gone {
             let _ = std::fs::remove_dir_all(&path);

@@ -26,10 +26,8 @@ pub fn pipeline_schema() -> Value {
             "then": { "properties": { "with": { "$ref": format!("#/$defs/with-{}", stage.kind()) } } }
         }));
     }
-    let uses: Vec<_> = STAGES
-        .iter()
-        .map(|stage| json!({ "const": stage.kind(), "description": stage.summary() }))
-        .collect();
+    let uses: Vec<_> =
+        STAGES.iter().map(|stage| json!({ "const": stage.kind(), "description": stage.summary() })).collect();
     let reference = json!({ "type": "string", "description": "stage, stage.output or stage[axis=value]" });
     definitions.insert(
         "stage".into(),

@@ -6,8 +6,8 @@ use crate::interrupt;
 use crate::plan::PlannedStage;
 use crate::sandbox::WorkDir;
 use pipe_cache::{
-    ActionKey, ActionRecord, Cache, CacheError, Claim, Digest, FileStat, Lookup, Manifest, MemoKey, MemoLookup, StatCache,
-    Timestamp,
+    ActionKey, ActionRecord, Cache, CacheError, Claim, Digest, FileStat, Lookup, Manifest, MemoKey,
+    MemoLookup, StatCache, Timestamp,
 };
 use pipe_stages::context::{InputDir, Services, StageContext, StageEvent};
 use pipe_stages::error::StageError;
@@ -306,14 +306,19 @@ impl Services for LocalServices {
                 self.emit(StageEvent::Warning(format!("an item is made again: {reason}")));
             }
         }
-        let folder = tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
+        let folder =
+            tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
         HANDED_OUT.with_borrow_mut(Vec::clear);
         let value = make(folder.path())?;
         let handed = HANDED_OUT.take();
         self.counts.made.fetch_add(1, Ordering::Relaxed);
-        let unchanged = |(path, stat): &(PathBuf, FileStat)| FileStat::following(path).ok().as_ref() == Some(stat);
+        let unchanged =
+            |(path, stat): &(PathBuf, FileStat)| FileStat::following(path).ok().as_ref() == Some(stat);
         if let Some((path, _)) = handed.iter().find(|file| !unchanged(file)) {
-            return Err(StageError::Data(format!("`{}` changed while it was read; run again", path.display())));
+            return Err(StageError::Data(format!(
+                "`{}` changed while it was read; run again",
+                path.display()
+            )));
         }
         let names = file_names(folder.path(), "")?;
         let record = self.cache.memo.record(&key, folder.path(), &names, value).map_err(cache_error())?;

@@ -127,8 +127,12 @@ fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     // serde_yaml ends its messages with a position in its own words; the place is shown in ours.
     let message = message.find(" at line ").map_or(message.as_str(), |end| &message[..end]);
     let message = match message {
-        text if text.starts_with("invalid type: enum") => "tags such as `!name` have no meaning in a pipeline",
-        text if text.contains("cannot start any token") => "a tab or another character that cannot stand here",
+        text if text.starts_with("invalid type: enum") => {
+            "tags such as `!name` have no meaning in a pipeline"
+        }
+        text if text.contains("cannot start any token") => {
+            "a tab or another character that cannot stand here"
+        }
         text => text,
     };
     SyntaxError { message: message.to_owned(), at: offset(text, error).unwrap_or(text.len()) }
@@ -343,12 +347,16 @@ mod tests {
         let text = "a: 1.10\nb: 0x1F\nc: 1e-3\nd: yes\ne: \"5\"\nf: ~\ng: 1_000\n";
         let Value::Map(pairs) = parse(text).unwrap().value else { panic!("not a map") };
         let texts: Vec<_> = pairs.iter().map(|(_, node)| node.text()).collect();
-        assert_eq!(texts, [Some("1.10"), Some("0x1F"), Some("1e-3"), Some("yes"), Some("5"), None, Some("1_000")]);
+        assert_eq!(
+            texts,
+            [Some("1.10"), Some("0x1F"), Some("1e-3"), Some("yes"), Some("5"), None, Some("1_000")]
+        );
     }
 
     #[test]
     fn every_node_and_key_has_its_place() {
-        let text = "# über\nname: über\nstages:\n  a: { uses: x, with: [1, { deep: 2 }] }\n  ä: { uses: y }\n";
+        let text =
+            "# über\nname: über\nstages:\n  a: { uses: x, with: [1, { deep: 2 }] }\n  ä: { uses: y }\n";
         assert_eq!(places(text, "über"), [(2, 7)]);
         assert_eq!(places(text, "deep"), [(4, 29)]);
         assert_eq!(places(text, "2"), [(4, 35)]);
@@ -372,7 +380,8 @@ mod tests {
 
     #[test]
     fn hostile_text_is_an_error_with_a_place() {
-        for text in ["a: [1", "a: !tag x", "? [1, 2]\n: x", "a: b: c", "\t", "a: *nowhere", "---\na\n---\nb"] {
+        for text in ["a: [1", "a: !tag x", "? [1, 2]\n: x", "a: b: c", "\t", "a: *nowhere", "---\na\n---\nb"]
+        {
             let error = parse(text).expect_err(text);
             assert!(error.at <= text.len() && !error.message.is_empty(), "{text}: {error:?}");
         }

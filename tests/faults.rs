@@ -86,7 +86,9 @@ fn an_interrupt_ends_the_programs_that_the_program_started() {
     running.signal("INT");
     running.finish().code(130);
     let pid = space.read("pid");
-    let alive = Path::new(&format!("/proc/{}", pid.trim())).exists();
+    // An orphan that was killed stays as a zombie until init takes its status.
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+    let alive = !(state.is_empty() || state.contains(") Z "));
     let _ = std::process::Command::new("kill").arg(pid.trim()).stderr(std::process::Stdio::null()).status();
     assert!(!alive, "`sleep` outlived the run");
 }

@@ -19,7 +19,8 @@ pub(crate) struct ListArgs {
 
 pub(crate) fn run(args: &ListArgs) -> Result<u8, CliError> {
     let workspace = open_workspace(None)?;
-    let (runs, warnings) = workspace.cache.runs.latest(args.count).map_err(|error| CliError::failed(&error))?;
+    let (runs, warnings) =
+        workspace.cache.runs.latest(args.count).map_err(|error| CliError::failed(&error))?;
     for warning in warnings {
         console::hint(format!("warning: {warning}"));
     }
@@ -52,7 +53,9 @@ fn line(run: &RunRecord) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, word)| format!("{count} {word}"))
         .collect();
-    let time = run.finished_at.map_or_else(|| "unfinished".into(), |end| console::duration(end.since(run.started_at)));
+    let time = run
+        .finished_at
+        .map_or_else(|| "unfinished".into(), |end| console::duration(end.since(run.started_at)));
     let mut text = format!("{}  {}  {}  {}", run.started_at, run.pipeline, words.join(", "), time);
     for extra in [&run.commit, &run.message].into_iter().flatten() {
         text.push_str(&format!("  {extra}"));

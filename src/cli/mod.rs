@@ -139,7 +139,10 @@ pub fn main() -> u8 {
 fn enter(directory: Option<&Path>) -> Result<(), CliError> {
     let Some(directory) = directory else { return Ok(()) };
     std::env::set_current_dir(directory).map_err(|error| {
-        CliError::usage(format!("cannot work in `{}`: {error}", directory.display()), "name an existing folder after -C")
+        CliError::usage(
+            format!("cannot work in `{}`: {error}", directory.display()),
+            "name an existing folder after -C",
+        )
     })
 }
 
@@ -148,7 +151,9 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Plan, CliError> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| {
             let help = match error.kind() {
-                std::io::ErrorKind::NotFound => "check the path; pipelines are YAML files such as pipelines/decathlon.yaml",
+                std::io::ErrorKind::NotFound => {
+                    "check the path; pipelines are YAML files such as pipelines/decathlon.yaml"
+                }
                 _ => "a pipeline is a readable UTF-8 text file",
             };
             CliError::usage(format!("cannot read `{}`: {error}", path.display()), help)
@@ -176,7 +181,10 @@ pub(crate) fn targets(plan: &Plan, patterns: &[String]) -> Result<Vec<petgraph::
             let names: std::collections::BTreeSet<_> =
                 plan.stages().map(|(_, planned)| planned.id.base.clone()).collect();
             let help = crate::problem::suggest(pattern, names.iter().map(String::as_str), "stages");
-            return Err(CliError::usage(format!("`{pattern}` names no stage of {}", plan.file.display()), help));
+            return Err(CliError::usage(
+                format!("`{pattern}` names no stage of {}", plan.file.display()),
+                help,
+            ));
         }
         nodes.extend(found);
     }

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let mut console = Console::default();
     let summary = execute(&plan, &workspace, &options, &mut |event| console.show(event))?;
     if !options.dry {
-        let placed = place_results(&plan, &workspace, &summary.outputs, Path::new(RESULTS).join(&plan.name).as_path());
+        let placed =
+            place_results(&plan, &workspace, &summary.outputs, Path::new(RESULTS).join(&plan.name).as_path());
         placed.map_err(|error| CliError::failed(&error))?;
         workspace.stats.save().map_err(|error| CliError::failed(&error))?;
     }

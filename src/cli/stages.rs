@@ -68,8 +68,11 @@ fn type_of(property: &Value, schema: &Value) -> String {
     }
     for key in ["anyOf", "oneOf"] {
         if let Some(choices) = property[key].as_array() {
-            let words: Vec<_> =
-                choices.iter().filter(|choice| choice["type"] != "null").map(|choice| type_of(choice, schema)).collect();
+            let words: Vec<_> = choices
+                .iter()
+                .filter(|choice| choice["type"] != "null")
+                .map(|choice| type_of(choice, schema))
+                .collect();
             return words.join(" | ");
         }
     }

@@ -38,11 +38,16 @@ impl Planner {
         let Some(entry) = registry::find(kind) else {
             let known: Vec<_> = registry::STAGES.iter().map(|stage| stage.kind()).collect();
             let (message, help) = match decl.uses.text() {
-                Some(kind) => {
-                    (format!("stage `{}` uses the unknown kind `{kind}`", decl.name.text), suggest(kind, known, "kinds"))
-                }
+                Some(kind) => (
+                    format!("stage `{}` uses the unknown kind `{kind}`", decl.name.text),
+                    suggest(kind, known, "kinds"),
+                ),
                 None => (
-                    format!("`uses` of stage `{}` must be one word, not {}", decl.name.text, decl.uses.describe()),
+                    format!(
+                        "`uses` of stage `{}` must be one word, not {}",
+                        decl.name.text,
+                        decl.uses.describe()
+                    ),
                     format!("known kinds: {}", known.join(", ")),
                 ),
             };
@@ -89,6 +94,8 @@ impl Planner {
                 unfilled |= remove_holding(&mut with, node);
             }
         }
+        let declared = decl.resources.as_ref().map(|node| scope.fill(node, &mut self.problems));
+        let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
         let stage = self.typed_params(&id, entry, with, decl.name.id, unfilled)?;
         let mut ports = stage.ports();
         if ports.open_inputs {
@@ -99,10 +106,7 @@ impl Planner {
             });
             ports.inputs.extend(open);
         }
-        if let Some(node) = &decl.resources {
-            let node = scope.fill(node, &mut self.problems);
-            self.resources(&id, &node, &mut ports.resources);
-        }
+        declared.apply(&mut ports.resources);
         let seed = self.seed(&id, decl, scope, default_seed, &ports);
         Some(PlannedStage { id, stage, ports, seed })
     }
@@ -164,7 +168,8 @@ impl Planner {
                 self.problems.push(Problem::new(key.id, message).label("no such parameter").help(help));
             } else if !seen.insert(key.text.clone()) {
                 let message = format!("stage `{id}` has the parameter `{}` twice", key.text);
-                self.problems.push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
+                self.problems
+                    .push(Problem::new(key.id, message).label("this one again").help("remove one of them"));
                 return false;
             }
             !unknown
@@ -179,13 +184,16 @@ impl Planner {
         default: &Node,
         ports: &Ports,
     ) -> Option<u64> {
-        let node = decl.seed.as_ref().map_or_else(|| default.clone(), |node| scope.fill(node, &mut self.problems));
+        let node =
+            decl.seed.as_ref().map_or_else(|| default.clone(), |node| scope.fill(node, &mut self.problems));
         let seed = node.text().and_then(|text| text.parse().ok());
         if seed.is_none() && decl.seed.is_some() {
-            let message = format!("the seed of `{id}` must be a whole number, 0 or more, not {}", node.describe());
+            let message =
+                format!("the seed of `{id}` must be a whole number, 0 or more, not {}", node.describe());
             self.problems.push(Problem::new(node.id, message).help("write e.g. `seed: 7`"));
         } else if decl.seed.is_some() && !ports.seeded {
-            let message = format!("stage `{id}` has a seed but {} draws no random numbers", decl.uses.describe());
+            let message =
+                format!("stage `{id}` has a seed but {} draws no random numbers", decl.uses.describe());
             self.problems.push(Problem::new(node.id, message).help("remove `seed`"));
         }
         seed.filter(|_| ports.seeded)
@@ -200,21 +208,20 @@ impl Planner {
         }
     }
 
-    fn resources(&mut self, id: &StageId, node: &Node, resources: &mut Resources) {
+    fn resources(&mut self, id: &StageId, node: &Node) -> DeclaredResources {
+        let mut declared = DeclaredResources::default();
         let Value::Map(pairs) = &node.value else {
             let message = format!("`resources` of `{id}` must be a mapping, not {}", node.describe());
-            self.problems.push(Problem::new(node.id, message).help("write `resources: { cpu: 2, memory: 4G }`"));
-            return;
+            self.problems
+                .push(Problem::new(node.id, message).help("write `resources: { cpu: 2, memory: 4G }`"));
+            return declared;
         };
         for (key, value) in pairs {
             let text = value.text().unwrap_or_default();
             let fits = match key.text.as_str() {
-                "cpu" => text.parse().ok().filter(|cpu| *cpu > 0).map(|cpu| {
-                    resources.cpu = cpu;
-                    resources.cpu_max = cpu;
-                }),
-                "gpu" => text.parse().ok().map(|gpu| resources.gpu = gpu),
-                "memory" => bytes(text).map(|bytes| resources.memory_bytes = bytes),
+                "cpu" => text.parse().ok().filter(|cpu| *cpu > 0).map(|cpu| declared.cpu = Some(cpu)),
+                "gpu" => text.parse().ok().map(|gpu| declared.gpu = Some(gpu)),
+                "memory" => bytes(text).map(|bytes| declared.memory_bytes = Some(bytes)),
                 _ => {
                     let message = format!("`resources` of `{id}` has an unknown key `{}`", key.text);
                     let help = suggest(&key.text, ["cpu", "memory", "gpu"], "keys");
@@ -228,6 +235,26 @@ impl Planner {
                 self.problems.push(Problem::new(value.id, message).help(help));
             }
         }
+        declared
+    }
+}
+
+/// `resources:` as written: what is there wins over what the kind declares.
+#[derive(Default)]
+struct DeclaredResources {
+    cpu: Option<usize>,
+    gpu: Option<usize>,
+    memory_bytes: Option<u64>,
+}
+
+impl DeclaredResources {
+    fn apply(&self, resources: &mut Resources) {
+        if let Some(cpu) = self.cpu {
+            resources.cpu = cpu;
+            resources.cpu_max = cpu;
+        }
+        resources.gpu = self.gpu.unwrap_or(resources.gpu);
+        resources.memory_bytes = self.memory_bytes.unwrap_or(resources.memory_bytes);
     }
 }
 

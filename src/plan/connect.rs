@@ -26,8 +26,11 @@ impl Planner {
                     Some((_, references)) => self.connect(node, port, references),
                     None if port.arity.may_be_unwired() => {}
                     None => {
-                        let message = format!("stage `{id}` does not say where its input `{}` comes from", port.name);
-                        self.problems.push(Problem::new(wires.name.id, message).label("this stage").help(self.givers(port)));
+                        let message =
+                            format!("stage `{id}` does not say where its input `{}` comes from", port.name);
+                        self.problems.push(
+                            Problem::new(wires.name.id, message).label("this stage").help(self.givers(port)),
+                        );
                     }
                 }
             }
@@ -47,7 +50,8 @@ impl Planner {
                 }
             };
             if !port.arity.takes_several() && position + sources.len() > 1 {
-                let message = format!("input `{}` of `{id}` takes one artifact, but several are given", port.name);
+                let message =
+                    format!("input `{}` of `{id}` takes one artifact, but several are given", port.name);
                 let help = "name one stage; for one of a matrix write `stage[axis=value]`";
                 self.problems.push(Problem::new(reference.id, message).help(help));
                 return;
@@ -64,13 +68,16 @@ impl Planner {
     fn sources(&self, node: &Node, port: &InputPort) -> Result<Vec<(NodeIndex, String)>, Option<Problem>> {
         let text = node.text().ok_or_else(|| {
             Problem::new(node.id, format!("an input comes from a stage, not from {}", node.describe()))
+                .help("write the name of a stage, e.g. `cases: STAGE`")
         })?;
         let reference = Reference::parse(text).map_err(|message| {
             Problem::new(node.id, message).help("write `stage`, `stage.output` or `stage[axis=value]`")
         })?;
         let Some(instances) = self.instances.get(&reference.base) else {
             let help = suggest(&reference.base, self.instances.keys().map(String::as_str), "stages");
-            return Err(Some(Problem::new(node.id, format!("there is no stage `{}`", reference.base)).help(help)));
+            return Err(Some(
+                Problem::new(node.id, format!("there is no stage `{}`", reference.base)).help(help),
+            ));
         };
         if self.broken.contains(&reference.base) {
             return Err(None);
@@ -78,10 +85,14 @@ impl Planner {
         let chosen: Vec<_> =
             instances.iter().copied().filter(|&node| reference.selects(&self.graph[node].id)).collect();
         if chosen.is_empty() {
-            let names: Vec<_> = instances.iter().take(4).map(|&node| format!("`{}`", self.graph[node].id)).collect();
+            let names: Vec<_> =
+                instances.iter().take(4).map(|&node| format!("`{}`", self.graph[node].id)).collect();
             let more = if instances.len() > 4 { ", …" } else { "" };
-            let help = format!("there is {}{more}; `{}[*]` names all of them", names.join(", "), reference.base);
-            return Err(Some(Problem::new(node.id, format!("`{text}` names no stage of the matrix")).help(help)));
+            let help =
+                format!("there is {}{more}; `{}[*]` names all of them", names.join(", "), reference.base);
+            return Err(Some(
+                Problem::new(node.id, format!("`{text}` names no stage of the matrix")).help(help),
+            ));
         }
         let output = |source| self.output(source, &reference, port, node).map(|output| (source, output));
         chosen.into_iter().map(output).collect::<Result<_, _>>().map_err(Some)
@@ -103,15 +114,21 @@ impl Planner {
         let kind = wanted.map_or("any artifact", |artifact| artifact.name);
         if let Some(name) = &reference.port {
             let output = outputs.iter().find(|output| output.name == *name).ok_or_else(|| {
-                Problem::new(at.id, format!("`{}` has no output `{name}`", planned.id))
-                    .help(suggest(name, names().collect::<Vec<_>>(), "outputs"))
+                Problem::new(at.id, format!("`{}` has no output `{name}`", planned.id)).help(suggest(
+                    name,
+                    names().collect::<Vec<_>>(),
+                    "outputs",
+                ))
             })?;
             return if fits(output.artifact) {
                 Ok(output.name.to_string())
             } else {
                 Err(Problem::new(
                     at.id,
-                    format!("input `{}` takes {kind}, but `{}.{name}` is {}", port.name, planned.id, output.artifact.name),
+                    format!(
+                        "input `{}` takes {kind}, but `{}.{name}` is {}",
+                        port.name, planned.id, output.artifact.name
+                    ),
                 )
                 .help(self.givers(port)))
             };
@@ -121,8 +138,12 @@ impl Planner {
             [output] => Ok(output.name.to_string()),
             [] => {
                 let made: Vec<_> = outputs.iter().map(|output| output.artifact.name).collect();
-                let message =
-                    format!("input `{}` takes {kind}, but `{}` makes {}", port.name, planned.id, made.join(", "));
+                let message = format!(
+                    "input `{}` takes {kind}, but `{}` makes {}",
+                    port.name,
+                    planned.id,
+                    made.join(", ")
+                );
                 Err(Problem::new(at.id, message).help(self.givers(port)))
             }
             _ => {
@@ -148,7 +169,9 @@ impl Planner {
         let wanted = port.artifact.map_or("an artifact", |artifact| artifact.name);
         match names.as_slice() {
             [] => format!("no stage of this file makes {wanted}"),
-            names => format!("add `{}: STAGE` under `in:`; {wanted} comes from {}", port.name, names.join(", ")),
+            names => {
+                format!("add `{}: STAGE` under `in:`; {wanted} comes from {}", port.name, names.join(", "))
+            }
         }
     }
 
@@ -156,9 +179,7 @@ impl Planner {
     fn drop_repeated(&mut self) {
         let mut seen = BTreeSet::new();
         self.problems.retain(|problem| match problem.at {
-            At::Node(id) if id != NodeId::NOWHERE => {
-                seen.insert((id, strip_axes(&problem.message)))
-            }
+            At::Node(id) if id != NodeId::NOWHERE => seen.insert((id, strip_axes(&problem.message))),
             _ => true,
         });
     }

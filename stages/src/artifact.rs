@@ -1,7 +1,11 @@
 //! Typed values that flow along pipeline edges, and the ports that name them.
 
 use crate::error::StageError;
-use std::{borrow::Cow, marker::PhantomData, path::{Path, PathBuf}};
+use std::{
+    borrow::Cow,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+};
 
 /// A value one stage writes and another reads, stored as a directory of files.
 ///

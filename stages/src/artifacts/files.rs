@@ -37,8 +37,12 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), StageError> {
             return Err(StageError::Data(format!("`{}` is neither a file nor a folder", source.display())));
         } else {
             fs::copy(&source, &target).map_err(StageError::io("copy", &source))?;
-            let mut permissions = fs::metadata(&target).map_err(StageError::io("look at", &target))?.permissions();
-            #[expect(clippy::permissions_set_readonly_false, reason = "a fresh copy of ours, in a folder of ours")]
+            let mut permissions =
+                fs::metadata(&target).map_err(StageError::io("look at", &target))?.permissions();
+            #[expect(
+                clippy::permissions_set_readonly_false,
+                reason = "a fresh copy of ours, in a folder of ours"
+            )]
             permissions.set_readonly(false);
             fs::set_permissions(&target, permissions).map_err(StageError::io("make writable", &target))?;
         }

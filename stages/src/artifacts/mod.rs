@@ -22,7 +22,8 @@ pub use duplicate_table::{Duplicate, DuplicateAction, DuplicateKind, DuplicateTa
 pub use files::Files;
 pub use fold_table::{FoldRow, FoldTable, Part};
 pub use inspection::{
-    Advice, CaseRow, Distribution, Inspection, InspectionSummary, IntensityRow, LabelRow, LabelSummary, Outlier,
+    Advice, CaseRow, Distribution, Inspection, InspectionSummary, IntensityRow, LabelRow, LabelSummary,
+    Outlier,
 };
 pub use metrics::{MetricRow, MetricSummary, Metrics, MetricsSummary};
 pub use model::{Architecture, Model, ModelCard, TrainingFacts};

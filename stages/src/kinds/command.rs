@@ -6,9 +6,9 @@ use crate::artifacts::files::copy_tree;
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
+use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use rustix::process::{Pid, Signal, kill_process_group};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -51,7 +51,8 @@ const EXTERNAL: &str = "files";
 impl Stage for Command {
     const KIND: &'static str = "command";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Runs a program with declared inputs (`in/NAME/`), outputs (`out/NAME/`) and files.";
+    const SUMMARY: &'static str =
+        "Runs a program with declared inputs (`in/NAME/`), outputs (`out/NAME/`) and files.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -71,14 +72,19 @@ impl Stage for Command {
         }
         for (at, name) in params.outputs.iter().enumerate() {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-                problem("outputs", format!("`{name}` cannot name an output"), "use letters, digits, `_` and `-`");
+                problem(
+                    "outputs",
+                    format!("`{name}` cannot name an output"),
+                    "use letters, digits, `_` and `-`",
+                );
             }
             if params.outputs[..at].contains(name) {
                 problem("outputs", format!("the output `{name}` is declared twice"), "remove one of them");
             }
         }
         for path in &params.files {
-            let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            let inside =
+                path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
             if !inside {
                 let message = format!("`{}` is not inside the working directory", path.display());
                 problem("files", message, "give paths relative to the working directory, without `..`");
@@ -114,7 +120,8 @@ impl Stage for Command {
             child.stderr.take().map(|pipe| drain(Box::new(pipe))),
         ];
         let status = wait(&mut child, context)?;
-        let [stdout, stderr] = streams.map(|stream| stream.and_then(|thread| thread.join().ok()).unwrap_or_default());
+        let [stdout, stderr] =
+            streams.map(|stream| stream.and_then(|thread| thread.join().ok()).unwrap_or_default());
         for line in stdout.lines().chain(stderr.lines()) {
             context.note(line);
         }
@@ -201,7 +208,12 @@ fn start(params: &Params, context: &StageContext, folder: &Path) -> Result<Child
             process
         }
     };
-    process.current_dir(folder).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    process
+        .current_dir(folder)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     if let Some(path) = std::env::var_os("PATH") {
         process.env("PATH", path);
     }

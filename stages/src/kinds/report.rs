@@ -45,7 +45,8 @@ struct Content {
 impl Stage for Report {
     const KIND: &'static str = "report";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Writes one self-contained HTML page: scores by label and case, training curves, and what the data are.";
+    const SUMMARY: &'static str =
+        "Writes one self-contained HTML page: scores, what the data are, and how training went.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {

@@ -150,7 +150,8 @@ impl Params {
 impl Stage for Train {
     const KIND: &'static str = "train";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Trains a 2D or 3D U-Net on all folds but one, and validates it on that one.";
+    const SUMMARY: &'static str =
+        "Trains a 2D or 3D U-Net on all folds but one, and validates it on that one.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -158,7 +159,11 @@ impl Stage for Train {
         let mut at_least_one = |parameter, value: usize| {
             if value == 0 {
                 let message = format!("`{parameter}` is 0");
-                problems.push(ParamProblem { parameter, message, help: "use a whole number, 1 or more".into() });
+                problems.push(ParamProblem {
+                    parameter,
+                    message,
+                    help: "use a whole number, 1 or more".into(),
+                });
             }
         };
         at_least_one("epochs", params.epochs);
@@ -190,7 +195,10 @@ impl Stage for Train {
         let training = FoldSource::new(&volumes, &split.training(params.fold)?, &labels, context)?;
         let validation = FoldSource::new(&volumes, &split.validation(params.fold)?, &labels, context)?;
         if training.is_empty() {
-            return Err(StageError::Data(format!("fold {} leaves no labelled case to train on", params.fold)));
+            return Err(StageError::Data(format!(
+                "fold {} leaves no labelled case to train on",
+                params.fold
+            )));
         }
         let unet = params.unet(training.channels()?, labels.len());
         let trained = fit(params, &unet, [&training, &validation], context)?;

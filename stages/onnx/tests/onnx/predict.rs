@@ -236,6 +236,6 @@ fn models_without_usable_logits_are_refused() {
         &[1.0; 32],
         [2, 1, 4, 4],
         &options,
-        "output of shape [1, 2, 2, 2]",
+        "output of shape [1, 2, 4, 4]",
     );
 }

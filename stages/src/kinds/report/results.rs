@@ -8,7 +8,8 @@ use crate::artifacts::{Inspection, MetricRow, MetricSummary, Metrics, MetricsSum
 use std::collections::{BTreeMap, BTreeSet};
 
 const DICE: &str = "dice";
-const HOW_TO_READ: &str = "A dot is a case. The box spans the quartiles, with a line at the median; the whiskers reach the extremes.";
+const HOW_TO_READ: &str =
+    "A dot is a case. The box spans the quartiles and has a line at the median; whiskers reach the extremes.";
 /// Cases in the list of the lowest.
 const LOWEST: usize = 5;
 /// With more labels, the list of the lowest cases names only the worst label of each.

@@ -224,12 +224,10 @@ fn of_class<'a, 'b>(document: &'a Document<'b>, class: &str) -> Vec<Node<'a, 'b>
 /// The cells of the rows of the table below this heading.
 #[track_caller]
 fn rows(document: &Document<'_>, heading: &str) -> Vec<Vec<String>> {
-    let after = |node: Node| {
-        let heading =
-            all(document, "h3").into_iter().find(|node| text(*node).starts_with(heading)).expect("a heading");
-        node.has_tag_name("table") && node.range().start > heading.range().start
-    };
-    let table = document.descendants().find(|node| after(*node)).expect("a table below the heading");
+    let headings = all(document, "h3");
+    let heading = headings.iter().find(|node| text(**node).starts_with(heading)).expect("a heading");
+    let mut after = document.descendants().skip_while(|node| node != heading);
+    let table = after.find(|node| node.has_tag_name("table")).expect("a table below the heading");
     let cells = |row: Node| row.children().filter(Node::is_element).map(text).collect();
     table.descendants().filter(|node| node.has_tag_name("tr")).skip(1).map(cells).collect()
 }
@@ -252,6 +250,21 @@ fn the_figures_are_those_of_the_metrics() {
     // One dot a defined value, each with its case.
     let dots: Vec<String> = of_class(&page, "dot").into_iter().map(text).collect();
     assert_eq!(dots, ["c0: 0.500", "c1: 0.750", "c2: 1.000", "c2: 0.625", "c0: 0.875"]);
+}
+
+#[test]
+fn the_page_tells_which_cases_were_scored() {
+    #[track_caller]
+    fn check(part: &str, folds: &[usize], expected: &str) {
+        let mut metrics = metrics(&[("left", &[0.5])]);
+        (metrics.summary.part, metrics.summary.folds) = (part.into(), folds.into());
+        let html = page(json!({}), &metrics, None, &[]);
+        let text = text(parsed(&html).root());
+        assert!(text.contains(expected), "`{expected}` is not in {text}");
+    }
+    check("test", &[], "1 case of 1 patient: the test set, held out from training.");
+    check("validation", &[2], ": validation cases of fold 2, each predicted only by networks");
+    check("all", &[0, 1], ": the test set, and validation cases of folds 0, 1, each predicted only by");
 }
 
 #[test]

@@ -26,8 +26,8 @@ fn introduction(trainings: &[(String, TrainingLog)], axes: &Axes) -> String {
         text = "One network was trained.".into();
     }
     if axes.have_dice() {
-        text += " Validation Dice is the mean over the validation cases, label by label and over the labels; the dashed \
-                 line marks the epoch where the latter is highest.";
+        text += " Validation Dice is the mean over the validation cases, of each label and of all labels; the dotted \
+                 line marks the epoch where that of all is highest.";
     }
     let labels = |log: &TrainingLog| log.dice.iter().map(|row| row.label).collect::<BTreeSet<_>>().len();
     if trainings.iter().any(|(_, log)| labels(log) > NAMED_LABELS) {

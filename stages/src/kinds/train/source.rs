@@ -75,7 +75,9 @@ impl<'a> FoldSource<'a> {
         }
         let class = |value: &u8| {
             self.classes[usize::from(*value)].ok_or_else(|| {
-                StageError::Data(format!("label of case `{id}` holds {value}, which the data set does not declare"))
+                StageError::Data(format!(
+                    "label of case `{id}` holds {value}, which the data set does not declare"
+                ))
             })
         };
         let classes = label.as_slice().iter().map(class).collect::<Result<Vec<u8>, _>>()?;
