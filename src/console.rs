@@ -1,5 +1,5 @@
 //! The only file of the engine that prints. Progress and hints go to stderr, data to stdout.
-#![expect(clippy::print_stderr, clippy::print_stdout, reason = "printing is this file's purpose")]
+#![expect(clippy::print_stderr, reason = "printing is this file's purpose")]
 
 use crate::event::{Event, StageReport};
 use pipe_stages::context::StageEvent;

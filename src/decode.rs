@@ -102,9 +102,9 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
                 ScalarKind::Bool => visitor.visit_bool(text.eq_ignore_ascii_case("true")),
                 ScalarKind::Number => {
                     let digits = text.replace('_', "");
-                    if let Ok(number) = digits.parse() {
+                    if let Ok(number) = digits.parse::<u64>() {
                         visitor.visit_u64(number)
-                    } else if let Ok(number) = digits.parse() {
+                    } else if let Ok(number) = digits.parse::<i64>() {
                         visitor.visit_i64(number)
                     } else {
                         self.parse("a number").and_then(|number| visitor.visit_f64(number))

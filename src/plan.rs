@@ -182,8 +182,8 @@ impl Planner {
                     path.reverse();
                     return path;
                 }
-                if !came_from.contains_key(&next) {
-                    came_from.insert(next, node);
+                if let std::collections::btree_map::Entry::Vacant(entry) = came_from.entry(next) {
+                    entry.insert(node);
                     open.push_back(next);
                 }
             }

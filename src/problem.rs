@@ -145,16 +145,14 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
 
 /// `did you mean …?` where one is close, else every known word.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone, what: &str) -> String {
-    match did_you_mean(word, known.clone()) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None => {
-            let names: Vec<_> = known.into_iter().collect();
-            if names.is_empty() {
-                format!("there are no {what} here")
-            } else {
-                format!("known {what}: {}", names.join(", "))
-            }
-        }
+    if let Some(name) = did_you_mean(word, known.clone()) {
+        return format!("did you mean `{name}`?");
+    }
+    let names: Vec<_> = known.into_iter().collect();
+    if names.is_empty() {
+        format!("there are no {what} here")
+    } else {
+        format!("known {what}: {}", names.join(", "))
     }
 }
 

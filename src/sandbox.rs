@@ -52,7 +52,7 @@ fn sweep(work: &Path) {
             Err(_) => entry
                 .metadata()
                 .and_then(|meta| meta.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > std::time::Duration::from_secs(60))),
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > std::time::Duration::from_mins(1))),
         };
         if gone {
             let _ = std::fs::remove_dir_all(&path);

@@ -8,6 +8,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {}
 
+#[expect(clippy::unnecessary_wraps, reason = "every subcommand has this signature")]
 pub(crate) fn run(_: &DoctorArgs) -> Result<u8, CliError> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let own = [("pipe", env!("CARGO_PKG_VERSION").to_owned()), ("cores", cores.to_string())];

@@ -8,6 +8,7 @@ use clap::Args;
 #[derive(Debug, Args)]
 pub(crate) struct SchemaArgs {}
 
+#[expect(clippy::unnecessary_wraps, reason = "every subcommand has this signature")]
 pub(crate) fn run(_: &SchemaArgs) -> Result<u8, CliError> {
     console::data_line(format!("{:#}", pipeline_schema()));
     Ok(OK)

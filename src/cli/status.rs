@@ -70,9 +70,10 @@ pub(crate) fn assess(
         let (stage, standing, reasons) = match event {
             Event::Cached { stage } => (stage, Standing::Cached, Vec::new()),
             Event::WouldRun { stage, reasons } => (stage, Standing::Stale, reasons.clone()),
-            Event::MightRun { stage, because } => (stage, Standing::Unsure, vec![because.clone()]),
             Event::Failed { stage, error, .. } => (stage, Standing::Stale, vec![error.clone()]),
-            Event::Skipped { stage, because } => (stage, Standing::Unsure, vec![because.clone()]),
+            Event::MightRun { stage, because } | Event::Skipped { stage, because } => {
+                (stage, Standing::Unsure, vec![because.clone()])
+            }
             Event::Warning(text) => return warnings.push(text.clone()),
             _ => return,
         };

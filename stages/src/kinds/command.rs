@@ -21,6 +21,7 @@ pub struct Command;
 
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the names of YAML keys")]
 pub struct Params {
     /// Program and arguments; as text it is run by `sh -c`, as a list without a shell.
     run: Run,

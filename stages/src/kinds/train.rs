@@ -257,9 +257,11 @@ fn fit(
 fn label_names(volumes: &Volumes) -> Result<BTreeMap<u8, String>, StageError> {
     let mut names = BTreeMap::new();
     for (&value, name) in &volumes.info.dataset.labels {
-        let value = u8::try_from(value).ok().filter(|value| *value < u8::MAX).ok_or_else(|| {
-            StageError::Data(format!("label {value} ({name}) is too large; labels go up to {}", u8::MAX - 1))
-        })?;
+        // 255 marks voxels that do not count.
+        if value == u8::MAX {
+            let text = format!("label {value} ({name}) is too large; labels go up to {}", u8::MAX - 1);
+            return Err(StageError::Data(text));
+        }
         names.insert(value, name.clone());
     }
     names.entry(0).or_insert_with(|| "background".to_owned());

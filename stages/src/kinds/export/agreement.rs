@@ -65,8 +65,9 @@ pub(super) fn compare(
             )));
         }
         let agreement = Agreement::of(&expected, &found);
-        // Not `>`: a NaN must win.
-        if !(agreement.relative() <= worst.relative()) || worst.scale == 0.0 {
+        let (found, before) = (agreement.relative(), worst.relative());
+        // A NaN must win.
+        if found.is_nan() || found > before || worst.scale == 0.0 {
             worst = agreement;
         }
     }
