@@ -113,7 +113,9 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
                 ScalarKind::Text => visitor.visit_str(text),
             },
             Value::List(items) => visitor.visit_seq(Items { items: items.iter(), decoder: self }),
-            Value::Map(pairs) => visitor.visit_map(Pairs { pairs: pairs.iter(), value: None, decoder: self }),
+            Value::Map(pairs) => {
+                visitor.visit_map(Pairs { entries: pairs.iter(), value: None, decoder: self })
+            }
         })
     }
 
@@ -196,7 +198,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         match &self.node.value {
             // `with:` with nothing under it
             Value::Null => {
-                self.note(visitor.visit_map(Pairs { pairs: [].iter(), value: None, decoder: self }))
+                self.note(visitor.visit_map(Pairs { entries: [].iter(), value: None, decoder: self }))
             }
             Value::Map(_) => self.deserialize_any(visitor),
             _ => self.note(self.wrong("a mapping")),
@@ -253,7 +255,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 }
 
 struct Pairs<'a> {
-    pairs: std::slice::Iter<'a, (Key, Node)>,
+    entries: std::slice::Iter<'a, (Key, Node)>,
     value: Option<&'a Node>,
     decoder: Decoder<'a>,
 }
@@ -262,7 +264,7 @@ impl<'de> MapAccess<'de> for Pairs<'_> {
     type Error = DecodeError;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
-        let Some((key, value)) = self.pairs.next() else { return Ok(None) };
+        let Some((key, value)) = self.entries.next() else { return Ok(None) };
         self.value = Some(value);
         let name: StrDeserializer<DecodeError> = key.text.as_str().into_deserializer();
         seed.deserialize(name).map(Some).inspect_err(|_| {
