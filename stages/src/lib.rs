@@ -1,7 +1,7 @@
 //! The stage contract, the registry and every stage kind.
 //!
 //! Knows nothing of YAML, plans or scheduling: a stage is typed parameters, typed ports and one function from
-//! inputs to outputs. The engine hands it a [`StageContext`](stage::StageContext) and stores what it wrote.
+//! inputs to outputs. The engine hands it a [`StageContext`](context::StageContext) and stores what it wrote.
 
 pub mod artifact;
 pub mod artifacts;

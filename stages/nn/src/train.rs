@@ -215,7 +215,7 @@ pub fn train_on<B: Backend>(
             let ordered: Vec<_> =
                 network.parameters.iter().map(|spec| by_name[spec.name.as_str()].clone()).collect();
             optimizer.restore(position.step, &model.parameters, &ordered)?;
-            (position, best)
+            (position, best.map(|best| best.in_order_of(network)))
         }
         None => (Position::start(run), None),
     };

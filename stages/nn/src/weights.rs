@@ -27,6 +27,12 @@ impl Parameters {
         Self { entries }
     }
 
+    /// The same parameters in the order of `network`; files list them by name.
+    pub(crate) fn in_order_of(mut self, network: &Network) -> Self {
+        self.entries.sort_by_key(|entry| network.parameters.iter().position(|spec| spec.name == entry.name));
+        self
+    }
+
     /// All parameters, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Parameter> {
         self.entries.iter()
