@@ -57,7 +57,8 @@ fn run(dims: Dims, epochs: usize, stop_after: Option<usize>, dir: Option<&Path>)
 fn learn(dims: Dims, epochs: usize) -> Trained {
     let config = TrainConfig { augmentation: Augmentation::none(), ..config(dims, epochs) };
     let never = || false;
-    train(&network(dims), &cases(0..5), &cases(5..7), &config, &mut |_| {}, &never, None).expect("the training ends")
+    train(&network(dims), &cases(0..5), &cases(5..7), &config, &mut |_| {}, &never, None)
+        .expect("the training ends")
 }
 
 /// Everything but the seconds, as text and bits.
