@@ -537,12 +537,10 @@ pub fn place_results(
     outputs: &BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
     folder: &Path,
 ) -> Result<usize, CacheError> {
-    let mut written = 0;
+    let mut trees = BTreeMap::new();
     for (node, ports) in outputs {
-        let stage = folder.join(plan.graph[*node].id.folder());
-        for (port, tree) in ports {
-            written += workspace.cache.store.place(tree, &stage.join(port), &workspace.stats)?.written.len();
-        }
+        let stage = plan.graph[*node].id.folder();
+        trees.extend(ports.iter().map(|(port, tree)| (format!("{stage}/{port}"), *tree)));
     }
-    Ok(written)
+    Ok(workspace.cache.store.place(&trees, folder, &workspace.stats)?.written.len())
 }

@@ -83,6 +83,9 @@ pub trait Executor: Sync {
 /// Where the events of a stage go.
 pub type Emit = Arc<dyn Fn(StageEvent) + Send + Sync>;
 
+/// A stage that ran for less is made again after a power cut.
+const WORTH_SYNCING: Duration = Duration::from_secs(1);
+
 /// Runs stages in this process.
 pub struct LocalExecutor {
     cache: Cache,
@@ -90,11 +93,13 @@ pub struct LocalExecutor {
     sources: Arc<Sources>,
     /// Made when the first stage runs: a run with nothing to do writes nothing.
     work: Mutex<Option<Arc<WorkDir>>>,
+    /// Threads of stages that have ended, for those to come.
+    idle: Mutex<Vec<rayon::ThreadPool>>,
 }
 
 impl LocalExecutor {
     pub fn new(cache: Cache, stats: Arc<StatCache>, sources: Arc<Sources>) -> Self {
-        Self { cache, stats, sources, work: Mutex::new(None) }
+        Self { cache, stats, sources, work: Mutex::new(None), idle: Mutex::default() }
     }
 
     fn work(&self) -> Result<Arc<WorkDir>, CacheError> {
@@ -138,7 +143,7 @@ impl Executor for LocalExecutor {
         let sandbox = self.work()?.sandbox()?;
         let counts = Arc::new(Counts::default());
         let context = self.context(job, sandbox.path(), emit, counts.clone())?;
-        run_stage(job, &context)?;
+        self.run_stage(job, &context)?;
         let outputs = self.ingest(&context)?;
         let facts = context.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         let report = StageReport {
@@ -158,12 +163,35 @@ impl Executor for LocalExecutor {
             return Ok(Finished { outputs, report, warning: Some(warning), reused: false });
         }
         let outputs = self.record(job, outputs, &report)?;
-        remove(&context.checkpoint);
+        remove(&context.checkpoint_dir);
         Ok(Finished { outputs, report, warning: None, reused: false })
     }
 }
 
 impl LocalExecutor {
+    /// Runs the stage's code on a rayon pool that no other stage uses. A panic is an error of this stage alone.
+    fn run_stage(&self, job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
+        let pool = self.pool(job.threads)?;
+        let run = std::panic::AssertUnwindSafe(|| pool.install(|| job.planned.stage.run(context)));
+        let result = std::panic::catch_unwind(run);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+        match result {
+            Ok(result) => result.map_err(JobError::Stage),
+            Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
+        }
+    }
+
+    fn pool(&self, threads: usize) -> Result<rayon::ThreadPool, JobError> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = idle.iter().position(|pool| pool.current_num_threads() == threads) {
+            return Ok(idle.swap_remove(at));
+        }
+        drop(idle);
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
+            JobError::Stage(StageError::Internal(format!("cannot start {threads} threads: {error}")))
+        })
+    }
+
     fn context(
         &self,
         job: &Job<'_>,
@@ -186,7 +214,7 @@ impl LocalExecutor {
             cache: self.cache.clone(),
             stats: self.stats.clone(),
             sources: self.sources.clone(),
-            items: create(&sandbox.join("items"))?,
+            items: sandbox.join("items"),
             emit,
             counts,
         };
@@ -199,7 +227,7 @@ impl LocalExecutor {
             environment: job.manifest.environment.clone(),
             seed: job.manifest.seed,
             scratch: create(&sandbox.join("scratch"))?,
-            checkpoint: create(&self.cache.layout.checkpoint(&job.key))?,
+            checkpoint_dir: self.cache.layout.checkpoint(&job.key),
             services: Box::new(services),
             summary: std::sync::Mutex::default(),
         })
@@ -229,21 +257,17 @@ impl LocalExecutor {
         };
         if job.forced {
             self.cache.actions.replace(&record)?;
+            self.protect(&record)?;
             return Ok(record.outputs);
         }
-        Ok(self.cache.actions.publish(&record)?.outputs)
+        let record = self.cache.actions.publish(&record)?;
+        self.protect(&record)?;
+        Ok(record.outputs)
     }
-}
 
-/// Runs the stage's code on a rayon pool of its own. A panic is an error of this stage alone.
-fn run_stage(job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(job.threads).build().map_err(|error| {
-        JobError::Stage(StageError::Internal(format!("cannot start {} threads: {error}", job.threads)))
-    })?;
-    let run = std::panic::AssertUnwindSafe(|| pool.install(|| job.planned.stage.run(context)));
-    match std::panic::catch_unwind(run) {
-        Ok(result) => result.map_err(JobError::Stage),
-        Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
+    /// Work that took long is made safe from a power cut; to do so for short work costs more than the work.
+    fn protect(&self, record: &ActionRecord) -> Result<(), CacheError> {
+        if record.duration < WORTH_SYNCING { Ok(()) } else { self.cache.actions.sync(record) }
     }
 }
 
@@ -306,11 +330,14 @@ impl Services for LocalServices {
                 self.emit(StageEvent::Warning(format!("an item is made again: {reason}")));
             }
         }
-        let folder =
-            tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
-        HANDED_OUT.with_borrow_mut(Vec::clear);
-        let value = make(folder.path())?;
-        let handed = HANDED_OUT.take();
+        let folder = std::fs::create_dir_all(&self.items)
+            .and_then(|()| tempfile::tempdir_in(&self.items))
+            .map_err(StageError::io("create a folder in", &self.items))?;
+        // While it waits for others, a thread may make another item inside this one.
+        let outer = HANDED_OUT.take();
+        let value = make(folder.path());
+        let handed = HANDED_OUT.replace(outer);
+        let value = value?;
         self.counts.made.fetch_add(1, Ordering::Relaxed);
         let unchanged =
             |(path, stat): &(PathBuf, FileStat)| FileStat::following(path).ok().as_ref() == Some(stat);

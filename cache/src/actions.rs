@@ -9,7 +9,7 @@ use crate::store::Store;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +104,18 @@ impl ActionTable {
         }
         self.replace(record)?;
         Ok(record.clone())
+    }
+
+    /// Makes a recorded result outlive a power cut: its objects first, then the record that names them.
+    pub fn sync(&self, record: &ActionRecord) -> Result<(), CacheError> {
+        record.outputs.values().try_for_each(|tree| self.store.sync_tree(tree))?;
+        self.store.sync_objects(&BTreeSet::from([record.manifest]))?;
+        let path = self.layout.action(&record.key);
+        let parent = path.parent().expect("a record lies in a folder");
+        fs_err::File::open(&path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs_err::File::open(parent)?.sync_all())
+            .doing(RECORDING)
     }
 
     /// Records a result in place of an earlier one, as the user forced the run.

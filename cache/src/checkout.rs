@@ -2,7 +2,7 @@
 
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
-use crate::files::{self, Placer};
+use crate::files;
 use crate::store::Store;
 use crate::walk::Node;
 use std::fs::Permissions;
@@ -44,10 +44,25 @@ impl Store {
         Ok(folder)
     }
 
+    /// Makes a folder whose files are all sealed the materialisation of its tree, unless there is one.
+    pub(crate) fn adopt_checkout(
+        &self,
+        made: &Path,
+        folders: &[PathBuf],
+        tree: &Digest,
+    ) -> Result<(), CacheError> {
+        folders.iter().rev().try_for_each(|folder| set_mode(folder, 0o555)).doing(ACTION)?;
+        let folder = self.layout.tree(tree);
+        match std::fs::rename(made, &folder) {
+            Ok(()) => set_mode(&folder, 0o555).doing(ACTION),
+            // There is one already, or the sandbox lies on another file system.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Makes the tree in a temporary folder; its subfolders are read-only already.
     fn make(&self, tree: &Digest) -> Result<TempDir, CacheError> {
         let made = self.temporary_folder("tree-")?;
-        let placer = Placer::default();
         let mut folders = Vec::new();
         let result = self.walk(tree, &mut |path, node| match node {
             Node::Folder(_) if path.is_empty() => Ok(()),
@@ -57,7 +72,9 @@ impl Store {
             }
             Node::File { digest, size, executable } => {
                 self.check_file(path, &digest, size)?;
-                placer.place(&self.object_path(&digest), &made.path().join(path), executable).doing(ACTION)
+                self.inside
+                    .place(&self.object_path(&digest), &made.path().join(path), executable)
+                    .doing(ACTION)
             }
         });
         match result

@@ -1,7 +1,10 @@
 //! Writing files so that a reader, a second writer or a crash never sees half of one.
 //!
 //! Many processes and hosts may write the same name: each writes its own temporary file with a
-//! random name, syncs it, and links it to the name without replacing. Nothing here takes a lock.
+//! random name and moves it to the name without replacing. Nothing here takes a lock.
+//!
+//! Nothing is synced as it is written: what a power cut takes or tears is seen by its checksum, its
+//! size or its seal, and is made again. Work that took long is synced once, when it is whole.
 
 use crate::layout::Layout;
 use fs_err::File;
@@ -10,9 +13,10 @@ use std::fs::{FileTimes, Metadata, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 /// A new empty file in `tmp/`, removed when dropped. 22 random letters and digits are 130 bits:
 /// hosts that share the folder may not even have different names.
@@ -24,25 +28,85 @@ pub(crate) fn temporary(layout: &Layout) -> io::Result<NamedTempFile<File>> {
 
 /// Writes a whole file under a name that must not exist; `false` when somebody else was first.
 pub(crate) fn write_new(layout: &Layout, path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    let file = written(layout, bytes)?;
-    let won = link_new(file.path(), path)?;
-    sync_parent(path)?;
+    let file = written(layout, bytes)?.into_temp_path();
+    let won = move_new(&file, path)?;
+    if won {
+        moved(file);
+    }
     Ok(won)
 }
 
 /// Writes a whole file in place of what is there.
 pub(crate) fn replace(layout: &Layout, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = written(layout, bytes)?;
-    create_parent(path)?;
-    fs_err::rename(file.path(), path)?;
-    sync_parent(path)
+    let file = written(layout, bytes)?.into_temp_path();
+    match fs_err::rename(&file, path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            create_parent(path)?;
+            fs_err::rename(&file, path)?;
+        }
+        result => result?,
+    }
+    moved(file);
+    Ok(())
 }
 
 fn written(layout: &Layout, bytes: &[u8]) -> io::Result<NamedTempFile<File>> {
     let mut file = temporary(layout)?;
     file.as_file_mut().write_all(bytes)?;
-    file.as_file().sync_all()?;
     Ok(file)
+}
+
+/// The file has another name now: there is nothing left to remove.
+pub(crate) fn moved(file: TempPath) {
+    // Only Windows can fail to keep a file.
+    let _ = file.keep();
+}
+
+/// Moves a file to the name `path` without replacing; `false`, and it stays, when the name is taken.
+pub(crate) fn move_new(source: &Path, path: &Path) -> io::Result<bool> {
+    let renamed = match rename_new(source, path) {
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
+            create_parent(path)?;
+            rename_new(source, path)
+        }
+        result => result,
+    };
+    match renamed {
+        Some(Ok(())) => Ok(true),
+        Some(Err(error)) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Some(Err(error)) => Err(error),
+        None => {
+            let linked = link_new(source, path)?;
+            if linked {
+                remove_if_there(source)?;
+            }
+            Ok(linked)
+        }
+    }
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs_err::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// One call that renames without replacing; `None` where the system or the file system has none.
+#[cfg(target_os = "linux")]
+fn rename_new(source: &Path, path: &Path) -> Option<io::Result<()>> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, source, CWD, path, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => None,
+        result => Some(result.map_err(io::Error::from)),
+    }
+}
+
+/// One call that renames without replacing; `None` where the system or the file system has none.
+#[cfg(not(target_os = "linux"))]
+fn rename_new(_source: &Path, _path: &Path) -> Option<io::Result<()>> {
+    None
 }
 
 /// Links `source` to the name `path` without replacing; `false` when the name is taken.
@@ -82,13 +146,11 @@ fn create_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs_err::create_dir_all)
 }
 
-/// Makes the name of `path` survive a power cut.
-pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
-/// The nanoseconds in the mtime of a sealed file. Any write replaces them.
-const SEAL_NANOSECONDS: u32 = 271_828_000;
+/// The nanoseconds in the mtime of a sealed file that was synced. Any write replaces them.
+const DURABLE_NANOSECONDS: u32 = 271_828_000;
+/// Those of a sealed file that was not: worth nothing after the system has started again, as a power
+/// cut may have torn it.
+const WRITTEN_NANOSECONDS: u32 = 314_159_000;
 
 /// Makes a file read-only and marks it untouched, by an mtime with a fixed fraction of a second.
 ///
@@ -98,14 +160,38 @@ const SEAL_NANOSECONDS: u32 = 271_828_000;
 /// checked by the seal is hashed instead.
 pub(crate) fn seal(file: &File, executable: bool) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(if executable { 0o555 } else { 0o444 }))?;
+    set_seal(file, WRITTEN_NANOSECONDS)
+}
+
+/// Syncs a sealed file, and seals it so that it counts after a restart of the system too.
+pub(crate) fn sync_sealed(file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    set_seal(file, DURABLE_NANOSECONDS)
+}
+
+fn set_seal(file: &File, nanoseconds: u32) -> io::Result<()> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let time = UNIX_EPOCH + Duration::new(seconds, SEAL_NANOSECONDS);
+    let time = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
     file.set_times(FileTimes::new().set_modified(time))
 }
 
-/// Whether a file is read-only and has not been written since it was sealed.
+/// Whether a file is read-only, has not been written since it was sealed, and cannot have been torn
+/// by a power cut since.
 pub(crate) fn is_sealed(metadata: &Metadata) -> bool {
-    metadata.mode() & 0o222 == 0 && metadata.mtime_nsec() == i64::from(SEAL_NANOSECONDS)
+    let seal = u32::try_from(metadata.mtime_nsec()).unwrap_or_default();
+    metadata.mode() & 0o222 == 0
+        && (seal == DURABLE_NANOSECONDS || seal == WRITTEN_NANOSECONDS && metadata.mtime() >= system_start())
+}
+
+/// When the system started, in seconds since 1970; the far future where it does not tell.
+fn system_start() -> i64 {
+    static START: OnceLock<i64> = OnceLock::new();
+    *START.get_or_init(|| {
+        let up = std::fs::read_to_string("/proc/uptime").ok();
+        let up = up.as_deref().and_then(|text| text.split(['.', ' ']).next()?.parse::<i64>().ok());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        up.map_or(i64::MAX, |up| now as i64 - up)
+    })
 }
 
 /// Files below this size are copied rather than linked where a user will see them: a copy costs
@@ -114,7 +200,7 @@ pub(crate) const LINK_SIZE: u64 = 64 * 1024;
 
 /// Gives a file a second place, as cheaply as the file systems at hand allow.
 ///
-/// Remembers what did not work, so one folder does not pay for it at each file.
+/// Remembers what did not work, so that it is tried once.
 #[derive(Debug, Default)]
 pub(crate) struct Placer {
     no_reflink: AtomicBool,

@@ -3,10 +3,9 @@
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::stat::kind_of;
-use crate::store::{Store, Transfer};
+use crate::store::{Store, Stored};
 use crate::tree::{Tree, TreeEntry, check_name};
 use rayon::prelude::*;
-use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +15,8 @@ const ACTION: &str = "store a folder";
 #[derive(Default)]
 struct Scan {
     files: Vec<(PathBuf, bool)>,
+    /// Below the folder, parents first.
+    folders: Vec<PathBuf>,
 }
 
 enum Found {
@@ -24,12 +25,11 @@ enum Found {
 }
 
 impl Store {
-    /// Moves all files below `dir` into the store and returns the digest of their tree.
+    /// Stores all files below `dir` and returns the digest of their tree.
     ///
-    /// Files are hashed and synced in parallel; empty folders are kept in the tree; `dir` and its
-    /// folders stay, without files. A symbolic link, socket, pipe or device anywhere below is
-    /// refused before the first file is moved. When this returns, every object is durable, so a
-    /// record may name the tree.
+    /// Files are hashed in parallel; empty folders are kept in the tree. `dir` itself becomes what
+    /// [`Store::checkout`] gives, unless that is there: the caller may only remove what is left of it.
+    /// A symbolic link, socket, pipe or device anywhere below is refused before the first file is stored.
     pub fn ingest_dir(&self, dir: &Path) -> Result<Digest, CacheError> {
         let mut scan = Scan::default();
         let entries = scan_folder(dir, &mut scan)?;
@@ -37,25 +37,18 @@ impl Store {
             .files
             .par_iter()
             .map(|(path, executable)| {
-                let stored = self.put_file_unsynced(path, Transfer::Move)?;
-                Ok(TreeEntry::File { digest: stored.digest, size: stored.size, executable: *executable })
+                let (stored, sealed) = self.put_sealed(path, *executable)?;
+                let Stored { digest, size } = stored;
+                Ok((TreeEntry::File { digest, size, executable: *executable }, sealed))
             })
             .collect::<Result<Vec<_>, CacheError>>()?;
-        self.sync_names(&stored)?;
-        self.put_folder(&entries, &stored)
-    }
-
-    /// Makes the names of new objects durable, each folder of objects once.
-    fn sync_names(&self, files: &[TreeEntry]) -> Result<(), CacheError> {
-        let folders: BTreeSet<PathBuf> = files
-            .iter()
-            .filter_map(|entry| match entry {
-                TreeEntry::File { digest, .. } => Some(self.object_path(digest)),
-                TreeEntry::Dir { .. } => None,
-            })
-            .filter_map(|path| path.parent().map(Path::to_owned))
-            .collect();
-        folders.into_par_iter().try_for_each(|folder| fs_err::File::open(folder)?.sync_all()).doing(ACTION)
+        let all_sealed = stored.iter().all(|(_, sealed)| *sealed);
+        let stored: Vec<TreeEntry> = stored.into_iter().map(|(entry, _)| entry).collect();
+        let tree = self.put_folder(&entries, &stored)?;
+        if all_sealed {
+            self.adopt_checkout(dir, &scan.folders, &tree)?;
+        }
+        Ok(tree)
     }
 
     fn put_folder(&self, entries: &[Found], stored: &[TreeEntry]) -> Result<Digest, CacheError> {
@@ -81,6 +74,7 @@ fn scan_folder(dir: &Path, scan: &mut Scan) -> Result<Vec<Found>, CacheError> {
         let metadata = entry.metadata().doing(ACTION)?;
         let kind = metadata.file_type();
         if kind.is_dir() {
+            scan.folders.push(entry.path());
             entries.push(Found::Folder { name, entries: scan_folder(&entry.path(), scan)? });
         } else if kind.is_file() {
             entries.push(Found::File { name, index: scan.files.len() });

@@ -28,7 +28,7 @@ impl Layout {
     /// Creates what is missing of the folder; changes nothing that exists.
     pub fn create(&self) -> Result<(), CacheError> {
         const ACTION: &str = "create the cache folder";
-        let folders = ["tmp", "objects-v1", "trees-v1", "actions-v1", "memo-v1", "placed-v1", "claims-v1"];
+        let folders = ["tmp", "objects-v1", "trees-v1", "actions-v1", "memo-v1", "placed-v2"];
         for name in folders.into_iter().chain(["work", "checkpoints", "runs", "quarantine"]) {
             fs_err::create_dir_all(self.root.join(name)).doing(ACTION)?;
         }
@@ -67,11 +67,14 @@ impl Layout {
     }
     /// The record of what was placed in a folder of the user, named by the digest of its path.
     pub fn placed(&self, place: &Digest) -> PathBuf {
-        self.root.join("placed-v1").join(place.to_string())
+        self.root.join("placed-v2").join(place.to_string())
     }
-    /// The lock file of a claim, named by what is claimed.
-    pub fn claim(&self, claimed: &Digest) -> PathBuf {
-        self.root.join("claims-v1").join(claimed.to_string())
+    /// The empty file that a claim locks: one file where single bytes can be locked, else one of 65,536.
+    pub fn claims(&self, claimed: &Digest) -> PathBuf {
+        if cfg!(target_os = "linux") {
+            return self.root.join("claims");
+        }
+        self.root.join(format!("claims-{}", &claimed.to_string()[..4]))
     }
     /// The folder of sandboxes of running stages. Left-overs of dead processes are never served.
     pub fn work(&self) -> PathBuf {

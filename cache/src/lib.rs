@@ -13,8 +13,9 @@
 //! # }
 //! ```
 //!
-//! Order of writing, which makes a crash at any moment harmless: objects first, each durable; then
-//! the record that names them; nothing is read that was not written whole.
+//! Order of writing, which makes a kill at any moment harmless: objects first, then the record that
+//! names them; nothing is read that was not written whole. A power cut may undo the last half minute:
+//! what it tears is noticed and made again, and what took long to make is synced at once.
 
 mod actions;
 mod canonical;
@@ -45,7 +46,7 @@ pub use dirty::DirtyReason;
 pub use error::{CacheError, Warning};
 pub use layout::Layout;
 pub use listing::{ChangeKind, FileChange, ListedFile, Listing, diff_listing};
-pub use lock::{Claim, claim, holder, try_claim};
+pub use lock::{Claim, claim, try_claim};
 pub use manifest::{
     ActionKey, ArtifactType, ExternalRecord, InputRecord, MANIFEST_VERSION, Manifest, input_element,
 };
@@ -53,7 +54,7 @@ pub use memo::{ItemMemo, MemoFile, MemoKey, MemoLookup, MemoRecord};
 pub use place::Placed;
 pub use stat::{FileStat, FileTime};
 pub use stat_cache::{HashedFile, StatCache, StatMode};
-pub use store::{Store, Stored, Transfer};
+pub use store::{Store, Stored};
 pub use time::Timestamp;
 pub use trace::{Outcome, RunHistory, RunId, RunRecord, StageRecord};
 pub use tree::{Tree, TreeEntry};

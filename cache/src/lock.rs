@@ -1,17 +1,15 @@
 //! Claims: at most one process at a time does the work of one key.
 //!
-//! A claim is an advisory lock of the kernel on a file, so it ends with its process, `kill -9`
-//! included. It saves work and is not what makes the cache right: where locks do not reach across
-//! hosts (some NFS mounts), two hosts do the same work and the first record wins.
+//! A claim is an advisory lock of the kernel, so it ends with its process, `kill -9` included, and
+//! leaves nothing behind. It saves work and is not what makes the cache right: where locks do not
+//! reach across hosts (some NFS mounts), two hosts do the same work and the first record wins.
 
+use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::layout::Layout;
 use crate::manifest::ActionKey;
 use fs_err::File;
-use std::fs::TryLockError;
-use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::io;
 
 const ACTION: &str = "claim a stage";
 
@@ -19,71 +17,92 @@ const ACTION: &str = "claim a stage";
 #[derive(Debug)]
 #[must_use = "dropping a claim ends it"]
 pub struct Claim {
-    path: PathBuf,
-    // Dropped, and so unlocked, after `drop` has removed the name.
+    // Locks belong to the open file, so each claim has its own, also within one process.
     _file: File,
 }
 
 /// Waits for the claim on `key`.
 pub fn claim(layout: &Layout, key: &ActionKey) -> Result<Claim, CacheError> {
-    claim_path(&layout.claim(&key.0)).doing(ACTION)
+    wait_for(layout, &key.0).doing(ACTION)
 }
 
 /// Takes the claim on `key`; `None` while another process or thread holds it.
 pub fn try_claim(layout: &Layout, key: &ActionKey) -> Result<Option<Claim>, CacheError> {
-    try_claim_path(&layout.claim(&key.0)).doing(ACTION)
+    let file = open(layout, &key.0).doing(ACTION)?;
+    let locked = try_lock(&file, &key.0).doing(ACTION)?;
+    Ok(locked.then_some(Claim { _file: file }))
 }
 
-/// Who holds the claim on `key`, as far as it is known: `process 4242`. For messages only.
-pub fn holder(layout: &Layout, key: &ActionKey) -> Option<String> {
-    let text = std::fs::read_to_string(layout.claim(&key.0)).ok()?;
-    (!text.is_empty()).then_some(text)
+/// Waits for the claim on what `digest` names.
+pub(crate) fn wait_for(layout: &Layout, digest: &Digest) -> io::Result<Claim> {
+    let file = open(layout, digest)?;
+    lock(&file, digest)?;
+    Ok(Claim { _file: file })
 }
 
-pub(crate) fn claim_path(path: &Path) -> io::Result<Claim> {
-    loop {
-        let file = open(path)?;
-        file.lock()?;
-        if let Some(claim) = held(path, file)? {
-            return Ok(claim);
+fn open(layout: &Layout, digest: &Digest) -> io::Result<File> {
+    fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(layout.claims(digest))
+}
+
+use system::{lock, try_lock};
+
+/// One byte of an empty file is locked, at the place that the first 62 bits of the digest name. Two
+/// keys in 10¹⁸ share one, and would wait for each other.
+#[cfg(target_os = "linux")]
+mod system {
+    use super::{Digest, File};
+    use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc::{F_WRLCK, SEEK_SET, flock};
+    use std::io;
+
+    pub(super) fn lock(file: &File, digest: &Digest) -> io::Result<()> {
+        loop {
+            match fcntl(file, FcntlArg::F_OFD_SETLKW(&byte(digest))) {
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(super) fn try_lock(file: &File, digest: &Digest) -> io::Result<bool> {
+        match fcntl(file, FcntlArg::F_OFD_SETLK(&byte(digest))) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn byte(digest: &Digest) -> flock {
+        let (first, _) = digest.0.split_first_chunk::<8>().expect("a digest has 32 bytes");
+        flock {
+            l_type: F_WRLCK as i16,
+            l_whence: SEEK_SET as i16,
+            l_start: (u64::from_le_bytes(*first) >> 2) as i64,
+            l_len: 1,
+            l_pid: 0,
         }
     }
 }
 
-fn try_claim_path(path: &Path) -> io::Result<Option<Claim>> {
-    loop {
-        let file = open(path)?;
+/// Without locks of single bytes the whole file is locked: keys whose digests begin alike wait for
+/// each other, see [`Layout::claims`].
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use super::{Digest, File};
+    use std::fs::TryLockError;
+    use std::io;
+
+    pub(super) fn lock(file: &File, _digest: &Digest) -> io::Result<()> {
+        file.lock()
+    }
+
+    pub(super) fn try_lock(file: &File, _digest: &Digest) -> io::Result<bool> {
         match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
         }
-        if let Some(claim) = held(path, file)? {
-            return Ok(Some(claim));
-        }
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(path)
-}
-
-/// The claim, if the locked file still has its name: the last holder removes it, so a waiter may
-/// wake up with a lock on a file that nobody else will ever open.
-fn held(path: &Path, file: File) -> io::Result<Option<Claim>> {
-    let locked = file.metadata()?;
-    let named = std::fs::symlink_metadata(path).ok();
-    if named.is_none_or(|named| (named.dev(), named.ino()) != (locked.dev(), locked.ino())) {
-        return Ok(None);
-    }
-    file.set_len(0)?;
-    (&file).write_all(format!("process {}", std::process::id()).as_bytes())?;
-    Ok(Some(Claim { path: path.to_owned(), _file: file }))
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // While the lock is held: a name removed later could be the next holder's.
-        let _ = std::fs::remove_file(&self.path);
     }
 }

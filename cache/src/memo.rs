@@ -5,10 +5,9 @@
 use crate::canonical;
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
-use crate::files::Placer;
 use crate::layout::Layout;
 use crate::record::{self, Found};
-use crate::store::{Store, Transfer};
+use crate::store::Store;
 use crate::tree::check_relative_path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -119,12 +118,11 @@ impl ItemMemo {
 
     /// Puts the files of a found item below `folder`, where none of them may exist yet. Read-only.
     pub fn restore(&self, record: &MemoRecord, folder: &Path) -> Result<(), CacheError> {
-        let placer = Placer::default();
         for file in &record.files {
             check_relative_path(&file.name)?;
             let path = folder.join(&file.name);
             fs_err::create_dir_all(path.parent().unwrap_or(folder)).doing(RESTORING)?;
-            placer.place(&self.store.object_path(&file.digest), &path, false).doing(RESTORING)?;
+            self.store.inside.place(&self.store.object_path(&file.digest), &path, false).doing(RESTORING)?;
         }
         Ok(())
     }
@@ -145,7 +143,7 @@ impl ItemMemo {
             .par_iter()
             .map(|name| {
                 check_relative_path(name)?;
-                let stored = self.store.put_file(&folder.join(name), Transfer::Keep)?;
+                let stored = self.store.put_file(&folder.join(name))?;
                 Ok(MemoFile { name: name.clone(), digest: stored.digest, size: stored.size })
             })
             .collect::<Result<Vec<_>, CacheError>>()?;

@@ -11,15 +11,16 @@ use crate::stat::{FileStat, kind_of};
 use crate::stat_cache::StatCache;
 use crate::store::{Store, object_stat};
 use crate::walk::{Node, TreeFile};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 const ACTION: &str = "place results";
-const RECORD: record::Format = record::Format { name: "placed", version: 1 };
+const RECORD: record::Format = record::Format { name: "placed", version: 2 };
 
-/// What [`Store::place`] did, as relative paths.
+/// What [`Store::place`] did, as paths relative to the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Placed {
     /// Files that were absent, tampered with or of an earlier tree, and now hold what the tree says.
@@ -42,47 +43,76 @@ impl Placed {
 struct PlaceRecord {
     /// The folder, for people and for the collector of garbage.
     folder: String,
-    /// Relative path → digests that we have put there.
-    files: BTreeMap<String, Vec<Digest>>,
+    /// Subfolder → relative path → digests that we have put there.
+    trees: BTreeMap<String, BTreeMap<String, Vec<Digest>>>,
 }
 
 impl Store {
-    /// Makes `folder` hold the tree: writes what is absent or differs, and removes the files of the
-    /// tree that was placed there before, unless somebody has edited them.
+    /// Makes each named subfolder of `folder` hold its tree: writes what is absent or differs, and
+    /// removes the files of the tree that was placed there before, unless somebody has edited them.
+    /// Subfolders that are not named stay as they are. An empty name is the folder itself.
     ///
     /// Files that were never placed stay; one that stands where a folder must go is an error
     /// ([`CacheError::InTheWay`]), one that stands where a file must go is replaced, as a tampered
     /// file is. A symbolic link below `folder` is replaced and never followed. Files are read-only:
     /// reflinks, else copies below 64 KiB, else hard links, else copies.
-    pub fn place(&self, tree: &Digest, folder: &Path, stats: &StatCache) -> Result<Placed, CacheError> {
+    pub fn place(
+        &self,
+        trees: &BTreeMap<String, Digest>,
+        folder: &Path,
+        stats: &StatCache,
+    ) -> Result<Placed, CacheError> {
         let folder = std::path::absolute(folder).doing(ACTION)?;
         let place = Digest::of_bytes(folder.as_os_str().as_encoded_bytes());
-        let _claim = lock::claim_path(&self.layout.claim(&place)).doing(ACTION)?;
+        let _claim = lock::wait_for(&self.layout, &place).doing(ACTION)?;
         let record_path = self.layout.placed(&place);
         // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
         let before = match record::read::<PlaceRecord>(&record_path, RECORD).doing(ACTION)? {
             Found::Record(record) => record,
             Found::Absent | Found::Corrupt(_) => PlaceRecord::default(),
         };
-        let (folders, tree_files) = self.flatten(tree)?;
-        let mut placing = Placing { store: self, stats, folder: &folder, placer: Placer::default() };
-
-        let after = PlaceRecord {
-            folder: folder.display().to_string(),
-            files: tree_files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect(),
-        };
+        let flat = trees
+            .par_iter()
+            .map(|(name, tree)| Ok((name.as_str(), self.flatten(tree)?)))
+            .collect::<Result<Vec<_>, CacheError>>()?;
+        let mut after = before.clone();
+        after.folder = folder.display().to_string();
+        for (name, (_, files)) in &flat {
+            let files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
+            after.trees.insert((*name).to_owned(), files);
+        }
         if before != after {
             // First, so that a killed process leaves nothing that its successor takes for foreign.
             record::replace(&self.layout, &record_path, RECORD, &union(&before, &after)).doing(ACTION)?;
         }
-        let mut placed = Placed::default();
-        placing.remove_stale(&before, &after, &mut placed)?;
-        placing.make_folders(&folders)?;
-        placing.write_files(&tree_files, &mut placed)?;
+        fs_err::create_dir_all(&folder).doing(ACTION)?;
+        let none = BTreeMap::new();
+        let placed = flat
+            .par_iter()
+            .map(|(name, (folders, files))| {
+                let subfolder = folder.join(name);
+                let placing = Placing { store: self, stats, root: &folder, folder: &subfolder };
+                let mut placed = Placed::default();
+                let before = before.trees.get(*name).unwrap_or(&none);
+                placing.remove_stale(before, &after.trees[*name], &mut placed)?;
+                placing.make_folders(name, folders)?;
+                placing.write_files(files, &mut placed)?;
+                for paths in [&mut placed.written, &mut placed.removed, &mut placed.left] {
+                    for path in paths.iter_mut().filter(|_| !name.is_empty()) {
+                        path.insert_str(0, &format!("{name}/"));
+                    }
+                }
+                Ok(placed)
+            })
+            .collect::<Result<Vec<_>, CacheError>>()?;
         if before != after {
             record::replace(&self.layout, &record_path, RECORD, &after).doing(ACTION)?;
         }
-        Ok(placed)
+        Ok(Placed {
+            written: placed.iter().flat_map(|placed| placed.written.clone()).collect(),
+            removed: placed.iter().flat_map(|placed| placed.removed.clone()).collect(),
+            left: placed.iter().flat_map(|placed| placed.left.clone()).collect(),
+        })
     }
 
     /// The folders of a tree, parents first, and its files.
@@ -104,20 +134,21 @@ impl Store {
 struct Placing<'a> {
     store: &'a Store,
     stats: &'a StatCache,
+    /// Where all subfolders lie.
+    root: &'a Path,
     folder: &'a Path,
-    placer: Placer,
 }
 
 impl Placing<'_> {
     fn remove_stale(
-        &mut self,
-        before: &PlaceRecord,
-        after: &PlaceRecord,
+        &self,
+        before: &BTreeMap<String, Vec<Digest>>,
+        after: &BTreeMap<String, Vec<Digest>>,
         placed: &mut Placed,
     ) -> Result<(), CacheError> {
-        for (path, digests) in &before.files {
+        for (path, digests) in before {
             // A link on the way would lead out of the folder.
-            if after.files.contains_key(path) || !self.is_inside(path) {
+            if after.contains_key(path) || !self.is_inside(path) {
                 continue;
             }
             let file = self.folder.join(path);
@@ -147,22 +178,14 @@ impl Placing<'_> {
             .all(|parent| std::fs::symlink_metadata(self.folder.join(parent)).is_ok_and(|stat| stat.is_dir()))
     }
 
-    fn make_folders(&self, folders: &[String]) -> Result<(), CacheError> {
-        fs_err::create_dir_all(self.folder).doing(ACTION)?;
-        for path in folders.iter().filter(|path| !path.is_empty()) {
-            let folder = self.folder.join(path);
-            match fs_err::symlink_metadata(&folder) {
-                Ok(stat) if stat.is_dir() => continue,
-                // The link goes, what it leads to stays.
-                Ok(stat) if stat.is_symlink() => fs_err::remove_file(&folder).doing(ACTION)?,
-                Ok(stat) => {
-                    return Err(CacheError::InTheWay { path: folder, found: kind_of(stat.file_type()) });
-                }
-                Err(_) => {}
-            }
-            fs_err::create_dir(&folder).doing(ACTION)?;
-        }
-        Ok(())
+    /// The folders on the way to the subfolder `name`, and those of its tree.
+    fn make_folders(&self, name: &str, folders: &[String]) -> Result<(), CacheError> {
+        let mut on_the_way: Vec<&Path> =
+            Path::new(name).ancestors().filter(|parent| !parent.as_os_str().is_empty()).collect();
+        on_the_way.reverse();
+        on_the_way.iter().try_for_each(|path| make_folder(&self.root.join(path)))?;
+        let below = folders.iter().filter(|path| !path.is_empty());
+        below.into_iter().try_for_each(|path| make_folder(&self.folder.join(path)))
     }
 
     fn write_files(&self, tree_files: &[TreeFile], placed: &mut Placed) -> Result<(), CacheError> {
@@ -241,7 +264,7 @@ impl Placing<'_> {
             if file.size < LINK_SIZE {
                 Placer::copy(object, beside, file.executable)
             } else {
-                self.placer.place(object, beside, file.executable)
+                self.store.outside.place(object, beside, file.executable)
             }
         })?;
         // To rename one hard link over another of the same inode does nothing: dropping `made` removes it then.
@@ -249,14 +272,33 @@ impl Placing<'_> {
     }
 }
 
+/// A folder of that name; a link of that name goes, what it leads to stays.
+fn make_folder(folder: &Path) -> Result<(), CacheError> {
+    match std::fs::create_dir(folder) {
+        Ok(()) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(_) => return fs_err::create_dir(folder).doing(ACTION),
+    }
+    match fs_err::symlink_metadata(folder) {
+        Ok(stat) if stat.is_dir() => Ok(()),
+        Ok(stat) if stat.is_symlink() => {
+            fs_err::remove_file(folder).and_then(|()| fs_err::create_dir(folder)).doing(ACTION)
+        }
+        Ok(stat) => Err(CacheError::InTheWay { path: folder.to_owned(), found: kind_of(stat.file_type()) }),
+        Err(error) => Err(error).doing(ACTION),
+    }
+}
+
 /// Everything that either record lists.
 fn union(before: &PlaceRecord, after: &PlaceRecord) -> PlaceRecord {
     let mut union = after.clone();
-    for (path, digests) in &before.files {
-        let known = union.files.entry(path.clone()).or_default();
-        known.extend(
-            digests.iter().filter(|digest| !after.files.get(path).is_some_and(|new| new.contains(digest))),
-        );
+    for (name, files) in &before.trees {
+        let known_files = union.trees.entry(name.clone()).or_default();
+        for (path, digests) in files {
+            let known = known_files.entry(path.clone()).or_default();
+            let missing: Vec<_> = digests.iter().filter(|digest| !known.contains(digest)).copied().collect();
+            known.extend(missing);
+        }
     }
     union
 }

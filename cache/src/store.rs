@@ -11,34 +11,36 @@
 //! The seal is an mtime that any write replaces, so it sees a tampered or truncated object but not a
 //! disk that returns other bytes than were written. An object that fails is moved to `quarantine/`:
 //! from then on it is missing, and the next put repairs it.
+//!
+//! Putting does not sync: a process may be killed at any moment, and nothing is lost. A power cut may
+//! tear what was put in the half minute before it; the seal of an object that was not synced does not
+//! outlive a restart of the system, so such an object is hashed before it is used. What took long
+//! to make is synced by [`Store::sync_tree`] when it is whole.
 
 use crate::digest::{self, Digest};
 use crate::error::{CacheError, Doing};
-use crate::files;
+use crate::files::{self, Placer};
 use crate::layout::Layout;
 use crate::stat::{FileStat, kind_of};
 use crate::tree::Tree;
+use crate::walk::Node;
 use fs_err::File;
+use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 /// The object store of one `.pipe` folder. Cheap to clone; safe to share by threads, processes and hosts.
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) layout: Arc<Layout>,
-}
-
-/// What becomes of the file that is put.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transfer {
-    /// The file becomes the object and its own name goes. For finished outputs in a sandbox.
-    Move,
-    /// The file stays as it is. For files of the user.
-    Copy,
-    /// The file stays under its name and may become the object, so nobody may write to it any more.
-    Keep,
+    /// For places below `.pipe`.
+    pub(crate) inside: Arc<Placer>,
+    /// For folders of the user, which may be on another file system.
+    pub(crate) outside: Arc<Placer>,
 }
 
 /// Name and size of an object that is in the store.
@@ -53,7 +55,7 @@ pub struct Stored {
 impl Store {
     /// The store below `layout`, which must have been created.
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { layout }
+        Self { layout, inside: Arc::default(), outside: Arc::default() }
     }
 
     /// The file of an object, whether or not it is there. Read-only; never write to it.
@@ -66,7 +68,7 @@ impl Store {
         std::fs::symlink_metadata(self.object_path(digest)).is_ok_and(|stat| stat.is_file())
     }
 
-    /// Stores `bytes` durably.
+    /// Stores `bytes`.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, CacheError> {
         let stored = Stored { digest: Digest::of_bytes(bytes), size: bytes.len() as u64 };
         if self.has(&stored)? {
@@ -74,52 +76,53 @@ impl Store {
         }
         let mut file = files::temporary(&self.layout).doing(STORE)?;
         file.as_file_mut().write_all(bytes).doing(STORE)?;
-        self.publish(file.as_file(), &stored)?;
-        files::sync_parent(&self.object_path(&stored.digest)).doing(STORE)?;
+        self.publish(file, &stored)?;
         Ok(stored.digest)
     }
 
-    /// Stores a regular file durably. A symbolic link is refused.
-    pub fn put_file(&self, path: &Path, transfer: Transfer) -> Result<Stored, CacheError> {
-        let stored = self.put_file_unsynced(path, transfer)?;
-        files::sync_parent(&self.object_path(&stored.digest)).doing(STORE)?;
-        Ok(stored)
+    /// Stores a regular file. It stays under its name, read-only, and may be the object itself, so
+    /// nobody may write to it any more. A symbolic link is refused.
+    pub fn put_file(&self, path: &Path) -> Result<Stored, CacheError> {
+        self.put_sealed(path, false).map(|(stored, _)| stored)
     }
 
-    /// [`Store::put_file`], but the caller makes the name durable, once for many files.
-    pub(crate) fn put_file_unsynced(&self, path: &Path, transfer: Transfer) -> Result<Stored, CacheError> {
+    /// [`Store::put_file`], and whether the file is sealed now: it is not when it has a second name,
+    /// which may belong to the user, or another owner. Then the object is a copy of it.
+    pub(crate) fn put_sealed(&self, path: &Path, executable: bool) -> Result<(Stored, bool), CacheError> {
         let metadata = fs_err::symlink_metadata(path).doing(STORE)?;
         if !metadata.is_file() {
             let found = kind_of(metadata.file_type());
             return Err(CacheError::UnsupportedFile { path: path.to_owned(), found });
         }
-        // A second name of the inode may belong to the user: only a copy is ours to seal.
-        let ours = transfer != Transfer::Copy && metadata.nlink() == 1;
-        let stored = if ours { self.adopt(path)? } else { self.put_copy(path)? };
-        match transfer {
-            Transfer::Move => remove_if_there(path).doing(STORE)?,
-            Transfer::Copy | Transfer::Keep => {}
+        let seal = || File::open(path).and_then(|file| files::seal(&file, executable));
+        let ours = metadata.nlink() == 1
+            && match seal() {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => false,
+                result => result.map(|()| true).doing(STORE)?,
+            };
+        // The mode belongs to the inode, and objects are not executable.
+        if !ours || executable {
+            let stored = self.put_copy(path)?;
+            let is_object = files::same_inode(path, &self.object_path(&stored.digest));
+            return Ok((stored, ours || is_object));
         }
-        Ok(stored)
-    }
-
-    /// Makes the file's own inode the object.
-    fn adopt(&self, path: &Path) -> Result<Stored, CacheError> {
         let (digest, stat) = digest::hash_stable(path)?;
         let stored = Stored { digest, size: stat.size };
-        if self.has(&stored)? {
-            return Ok(stored);
-        }
-        let file = File::open(path).doing(STORE)?;
-        match self.publish(&file, &stored) {
-            // Another file system, or a file of another owner.
-            Err(CacheError::Io { source, .. })
-                if matches!(source.kind(), ErrorKind::CrossesDevices | ErrorKind::PermissionDenied) =>
-            {
-                self.put_copy(path)
+        for _ in 0..3 {
+            if self.has(&stored)? {
+                return Ok((stored, true));
             }
-            result => result.map(|()| stored),
+            match files::link_new(path, &self.object_path(&digest)) {
+                Ok(true) => return Ok((stored, true)),
+                // Lost to another writer of the same bytes.
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::CrossesDevices => {
+                    return Ok((self.put_copy(path)?, true));
+                }
+                Err(error) => return Err(error).doing(STORE),
+            }
         }
+        Err(self.corrupt(&digest, STUCK.to_owned()))
     }
 
     fn put_copy(&self, path: &Path) -> Result<Stored, CacheError> {
@@ -133,22 +136,55 @@ impl Store {
         // The digest is of the bytes that were written, whatever became of the source.
         let (digest, stat) = digest::hash_stable(file.path())?;
         let stored = Stored { digest, size: stat.size };
-        self.publish(file.as_file(), &stored)?;
+        self.publish(file, &stored)?;
         Ok(stored)
     }
 
-    /// Gives a finished file the name of its digest: seals it, syncs it, links it without replacing.
-    fn publish(&self, file: &File, stored: &Stored) -> Result<(), CacheError> {
-        let path = self.object_path(&stored.digest);
-        files::seal(file, false).doing(STORE)?;
-        file.sync_all().doing(STORE)?;
-        // Lost to another writer of the same bytes: fine if they are whole, else they are moved away.
+    /// Seals a finished file and gives it the name of its digest, without replacing.
+    fn publish(&self, file: NamedTempFile<File>, stored: &Stored) -> Result<(), CacheError> {
+        files::seal(file.as_file(), false).doing(STORE)?;
+        let file = file.into_temp_path();
+        // Lost to another writer of the same bytes: fine if they are whole, else `has` moves them away.
         for _ in 0..3 {
-            if files::link_new(file.path(), &path).doing(STORE)? || self.has(stored)? {
+            if files::move_new(&file, &self.object_path(&stored.digest)).doing(STORE)? {
+                files::moved(file);
+                return Ok(());
+            }
+            if self.has(stored)? {
                 return Ok(());
             }
         }
-        Err(self.corrupt(&stored.digest, "and it cannot be moved out of the way".to_owned()))
+        Err(self.corrupt(&stored.digest, STUCK.to_owned()))
+    }
+
+    /// Syncs all objects of a tree, so that they outlive a power cut.
+    pub fn sync_tree(&self, tree: &Digest) -> Result<(), CacheError> {
+        let mut objects = BTreeSet::new();
+        self.walk(tree, &mut |_, node| {
+            match node {
+                Node::File { digest, .. } => objects.insert(digest),
+                Node::Folder(tree) => objects.insert(tree.digest()),
+            };
+            Ok(())
+        })?;
+        self.sync_objects(&objects)
+    }
+
+    /// Syncs objects, then the folders that hold their names.
+    pub(crate) fn sync_objects(&self, objects: &BTreeSet<Digest>) -> Result<(), CacheError> {
+        const SYNC: &str = "sync an object";
+        let paths: Vec<PathBuf> = objects.iter().map(|digest| self.object_path(digest)).collect();
+        let sync = |path: &PathBuf| {
+            let file = File::open(path)?;
+            // An object of another user is theirs to seal.
+            match files::sync_sealed(&file) {
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+                result => result,
+            }
+        };
+        paths.par_iter().try_for_each(sync).doing(SYNC)?;
+        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        folders.into_par_iter().try_for_each(|folder| File::open(folder)?.sync_all()).doing(SYNC)
     }
 
     /// Whether the object is there and passes [`Store::check`].
@@ -237,13 +273,19 @@ impl Store {
         });
         if let Some(place) = unique {
             // Best effort: without the right to move it, the object stays refused at each check.
-            let _ = fs_err::rename(self.object_path(digest), place);
+            if fs_err::rename(self.object_path(digest), &place).is_ok()
+                && digest::hash_file(&place).is_ok_and(|found| found == *digest)
+            {
+                // Another writer has repaired it since it was found corrupt.
+                let _ = files::move_new(&place, &self.object_path(digest));
+            }
         }
         CacheError::CorruptObject { digest: *digest, reason }
     }
 }
 
 const STORE: &str = "store an object";
+const STUCK: &str = "and it cannot be moved out of the way";
 
 fn missing(digest: &Digest) -> CacheError {
     CacheError::MissingObject { digest: *digest, role: "object".to_owned() }
@@ -253,13 +295,6 @@ fn as_role(error: CacheError, role: impl FnOnce() -> String) -> CacheError {
     match error {
         CacheError::MissingObject { digest, .. } => CacheError::MissingObject { digest, role: role() },
         other => other,
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs_err::remove_file(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result,
     }
 }
 

@@ -70,8 +70,8 @@ pub struct StageContext {
     pub seed: Option<u64>,
     /// Empty at first; removed when the stage ends.
     pub scratch: PathBuf,
-    /// Survives a kill of this very action; removed when the stage is done.
-    pub checkpoint: PathBuf,
+    /// Where [`StageContext::checkpoint`] lies.
+    pub checkpoint_dir: PathBuf,
     pub services: Box<dyn Services>,
     /// Small facts about the run, kept with the result.
     pub summary: Mutex<BTreeMap<String, serde_json::Value>>,
@@ -113,6 +113,13 @@ impl StageContext {
     /// The stage's seed. An error unless the stage declared [`Ports::seeded`](crate::artifact::Ports::seeded).
     pub fn seed(&self) -> Result<u64, StageError> {
         self.seed.ok_or(StageError::UndeclaredSeed)
+    }
+
+    /// A directory that survives a kill of this very action; removed when the stage is done.
+    pub fn checkpoint(&self) -> Result<&Path, StageError> {
+        std::fs::create_dir_all(&self.checkpoint_dir)
+            .map_err(StageError::io("create", &self.checkpoint_dir))?;
+        Ok(&self.checkpoint_dir)
     }
 
     /// The files of a declared [`External`](crate::artifact::External).

@@ -150,7 +150,7 @@ impl TestSpace {
                 .collect(),
             seed: ports.seeded.then_some(self.seed),
             scratch: new_dir(".scratch"),
-            checkpoint: new_dir(".checkpoint"),
+            checkpoint_dir: new_dir(".checkpoint"),
             services: Box::new(TestServices {
                 shared: Arc::clone(&self.shared),
                 events: Arc::clone(&events),

@@ -12,10 +12,15 @@ fn stats(space: &Space) -> StatCache {
     space.cache.stat_cache(StatMode::Strict).0
 }
 
+/// Makes the folder itself hold the tree.
+fn place(space: &Space, tree: &Digest, folder: &std::path::Path) -> Result<Placed, CacheError> {
+    space.cache.store.place(&[(String::new(), *tree)].into(), folder, &stats(space))
+}
+
 fn placed(space: &Space) -> (Digest, PathBuf) {
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.9\n"), ("deep/volume.npy", LARGE)]);
     let folder = space.path("results/train");
-    let done = space.cache.store.place(&tree, &folder, &stats(space)).unwrap();
+    let done = place(space, &tree, &folder).unwrap();
     assert_eq!(done.written, ["deep/volume.npy", "metrics.csv"]);
     (tree, folder)
 }
@@ -27,7 +32,7 @@ fn a_placed_folder_is_left_alone_when_nothing_changed() {
     let inodes =
         || ["metrics.csv", "deep/volume.npy"].map(|name| fs::metadata(folder.join(name)).unwrap().ino());
     let before = inodes();
-    assert_eq!(space.cache.store.place(&tree, &folder, &stats(&space)).unwrap(), Placed::default());
+    assert_eq!(place(&space, &tree, &folder).unwrap(), Placed::default());
     assert_eq!(inodes(), before);
 }
 
@@ -47,7 +52,7 @@ fn check_restored(damage: impl Fn(&std::path::Path), rewritten: &[&str]) {
     let (tree, folder) = placed(&space);
     let expected = read_tree(&folder);
     damage(&folder);
-    let done = space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+    let done = place(&space, &tree, &folder).unwrap();
     assert_eq!(done.written, rewritten);
     assert_eq!(read_tree(&folder), expected);
 }
@@ -87,13 +92,13 @@ fn a_write_through_a_hard_link_is_never_taken_for_the_result() {
     let space = Space::new();
     let (tree, folder) = placed(&space);
     overwrite(&folder.join("deep/volume.npy"), &vec![8; 100_000]);
-    match space.cache.store.place(&tree, &folder, &stats(&space)) {
+    match place(&space, &tree, &folder) {
         Ok(done) => assert_eq!(done.written, ["deep/volume.npy"]),
         Err(error) => {
             assert!(error.is_miss(), "{error}");
             // The rerun that follows a miss:
             space.ingest(&[("metrics.csv", b"dice\n0.9\n"), ("deep/volume.npy", LARGE)]);
-            let done = space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+            let done = place(&space, &tree, &folder).unwrap();
             assert_eq!(done.written, ["deep/volume.npy"]);
         }
     }
@@ -106,7 +111,7 @@ fn files_of_the_tree_before_go_and_files_of_the_user_stay() {
     let (_, folder) = placed(&space);
     fs::write(folder.join("notes.txt"), "mine").unwrap();
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.8\n")]);
-    let done = space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+    let done = place(&space, &tree, &folder).unwrap();
     assert_eq!(
         (done.written, done.removed),
         (vec!["metrics.csv".to_owned()], vec!["deep/volume.npy".to_owned()])
@@ -122,7 +127,7 @@ fn a_file_of_the_tree_before_that_somebody_edited_stays() {
     fs::remove_file(folder.join("deep/volume.npy")).unwrap();
     fs::write(folder.join("deep/volume.npy"), "edited").unwrap();
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.8\n")]);
-    let done = space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+    let done = place(&space, &tree, &folder).unwrap();
     assert_eq!(done.left, ["deep/volume.npy"]);
     assert_eq!(fs::read(folder.join("deep/volume.npy")).unwrap(), b"edited");
 }
@@ -132,7 +137,7 @@ fn a_file_of_the_user_where_a_folder_must_go_is_an_error() {
     let space = Space::new();
     space.write("results/train/deep", "mine");
     let tree = space.ingest(&[("deep/volume.npy", LARGE)]);
-    let error = space.cache.store.place(&tree, &space.path("results/train"), &stats(&space)).unwrap_err();
+    let error = place(&space, &tree, &space.path("results/train")).unwrap_err();
     assert!(matches!(error, CacheError::InTheWay { found: "file", .. }), "{error}");
     assert_eq!(fs::read(space.path("results/train/deep")).unwrap(), b"mine");
 }
@@ -142,7 +147,7 @@ fn a_folder_with_files_of_the_user_where_a_file_must_go_is_an_error() {
     let space = Space::new();
     space.write("results/train/metrics.csv/mine", "mine");
     let tree = space.ingest(&[("metrics.csv", b"")]);
-    let error = space.cache.store.place(&tree, &space.path("results/train"), &stats(&space)).unwrap_err();
+    let error = place(&space, &tree, &space.path("results/train")).unwrap_err();
     assert!(matches!(error, CacheError::InTheWay { found: "folder", .. }), "{error}");
 }
 
@@ -156,7 +161,7 @@ fn a_placed_file_becomes_a_folder_and_a_placed_folder_a_file() {
         [("a", b"file"), ("b/c", b"x")],
     ] {
         let tree = space.ingest(&files);
-        space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+        place(&space, &tree, &folder).unwrap();
         for (name, content) in files {
             assert_eq!(fs::read(folder.join(name)).unwrap(), content);
         }
@@ -167,11 +172,27 @@ fn a_placed_file_becomes_a_folder_and_a_placed_folder_a_file() {
 fn after_a_lost_record_of_placing_nothing_is_removed() {
     let space = Space::new();
     let (_, folder) = placed(&space);
-    for record in fs::read_dir(space.path(".pipe/placed-v1")).unwrap() {
+    for record in fs::read_dir(space.path(".pipe/placed-v2")).unwrap() {
         fs::write(record.unwrap().path(), "damaged").unwrap();
     }
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.8\n")]);
-    let done = space.cache.store.place(&tree, &folder, &stats(&space)).unwrap();
+    let done = place(&space, &tree, &folder).unwrap();
     assert_eq!(done.removed, [""; 0]);
     assert!(folder.join("deep/volume.npy").exists());
+}
+
+#[test]
+fn a_subfolder_that_is_not_named_stays_and_the_others_get_their_trees() {
+    let space = Space::new();
+    let one = space.ingest(&[("a.csv", b"one")]);
+    let two = space.ingest(&[("b.csv", b"two")]);
+    let folder = space.path("results");
+    let store = &space.cache.store;
+    let both = [("train/model".to_owned(), one), ("report".to_owned(), two)].into();
+    store.place(&both, &folder, &stats(&space)).unwrap();
+    let done = store.place(&[("report".to_owned(), one)].into(), &folder, &stats(&space)).unwrap();
+    assert_eq!((done.written, done.removed), (vec!["report/a.csv".into()], vec!["report/b.csv".into()]));
+    let found: Vec<_> =
+        read_tree(&folder).into_iter().filter(|(_, bytes)| bytes.is_some()).map(|(path, _)| path).collect();
+    assert_eq!(found, ["report/a.csv", "train/model/a.csv"]);
 }

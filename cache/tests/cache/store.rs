@@ -1,12 +1,14 @@
 //! Objects and trees: what goes in comes out, and what was damaged does not.
 
 use crate::space::{Space, mode, overwrite, read_tree};
-use pipe_cache::{CacheError, Digest, Transfer, Tree, TreeEntry};
+use pipe_cache::{CacheError, Digest, Tree, TreeEntry};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
+
+const LARGE: &[u8] = &[9; 100_000];
 
 /// A folder for tests: names → content or subfolder.
 #[derive(Debug, Clone)]
@@ -74,7 +76,7 @@ proptest! {
         });
         if !conflict {
             for (tree, expected) in [(&trees[0], &one), (&trees[1], &two), (&trees[0], &one)] {
-                store.place(tree, &space.path("results"), &stats).unwrap();
+                store.place(&[(String::new(), *tree)].into(), &space.path("results"), &stats).unwrap();
                 let placed = read_tree(&space.path("results"));
                 for (name, content) in expected {
                     prop_assert_eq!(placed.get(name), Some(content));
@@ -167,7 +169,7 @@ fn a_link_or_a_socket_in_an_output_is_refused_before_anything_is_moved() {
 
     let link = space.path(".pipe/work/one/z-link");
     assert!(matches!(
-        space.cache.store.put_file(&link, Transfer::Copy),
+        space.cache.store.put_file(&link),
         Err(CacheError::UnsupportedFile { found: "symbolic link", .. })
     ));
 }
@@ -185,14 +187,42 @@ fn a_file_with_a_second_name_is_copied_so_that_the_other_name_stays_writable() {
 }
 
 #[test]
-fn a_copied_file_stays_as_it_is() {
+fn an_ingested_folder_is_its_own_checkout() {
     let space = Space::new();
-    let users = space.write("users.nii", vec![3; 300_000]);
-    let before = fs::metadata(&users).unwrap();
-    let stored = space.cache.store.put_file(&users, Transfer::Copy).unwrap();
-    assert_eq!((stored.digest, stored.size), (Digest::of_bytes(&vec![3; 300_000]), 300_000));
-    let after = fs::metadata(&users).unwrap();
-    assert_eq!((before.ctime_nsec(), before.mode(), after.nlink()), (after.ctime_nsec(), after.mode(), 1));
+    let script = space.write(".pipe/work/sandbox/deep/run.sh", "#!");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let volume = space.write(".pipe/work/sandbox/volume.npy", vec![3; 300_000]);
+    let inode = fs::metadata(&volume).unwrap().ino();
+    let sandbox = space.path(".pipe/work/sandbox");
+    let tree = space.cache.store.ingest_dir(&sandbox).unwrap();
+    assert!(!sandbox.exists());
+    let out = space.cache.store.checkout(&tree).unwrap();
+    assert_eq!(fs::metadata(out.join("volume.npy")).unwrap().ino(), inode);
+    assert_eq!((mode(&out), mode(&out.join("deep")), mode(&out.join("deep/run.sh"))), (0o555, 0o555, 0o555));
+}
+
+#[test]
+fn an_object_that_was_not_synced_is_hashed_after_a_restart_of_the_system() {
+    let space = Space::new();
+    let tree = space.ingest(&[("volume.npy", LARGE)]);
+    let digest = Digest::of_bytes(LARGE);
+    let object = space.cache.store.object_path(&digest);
+    // As a power cut leaves a file whose blocks were never written: same size, same times, other bytes.
+    let tear = || {
+        let sealed = fs::metadata(&object).unwrap().modified().unwrap();
+        overwrite(&object, &vec![0; LARGE.len()]);
+        let file = fs::File::open(&object).unwrap();
+        let before_the_start = sealed - std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+        file.set_modified(before_the_start).unwrap();
+        fs::set_permissions(&object, fs::Permissions::from_mode(0o444)).unwrap();
+    };
+    tear();
+    assert!(space.cache.store.check(&digest, LARGE.len() as u64).unwrap_err().is_miss());
+
+    assert_eq!(space.ingest(&[("volume.npy", LARGE)]), tree);
+    space.cache.store.sync_tree(&tree).unwrap();
+    let synced = fs::metadata(&object).unwrap();
+    assert_eq!(synced.mtime_nsec(), 271_828_000);
 }
 
 /// Damages an object, then checks that it is not served, is told, and is repaired by the next put.
@@ -203,6 +233,10 @@ fn check_damage(damage: impl Fn(&std::path::Path)) {
     let content = vec![5; 70_000];
     let tree = space.ingest(&[("volume.npy", &content)]);
     let digest = Digest::of_bytes(&content);
+    // A whole materialisation would be served without its object.
+    let out = store.checkout(&tree).unwrap();
+    fs::set_permissions(&out, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_dir_all(&out).unwrap();
     damage(&store.object_path(&digest));
 
     let error = store.checkout(&tree).unwrap_err();

@@ -249,7 +249,7 @@ fn fit(
     };
     let config = params.config(context.seed()?);
     let stop = || context.interrupted();
-    pipe_nn::train(&network, training, validation, &config, &mut observe, &stop, Some(&context.checkpoint))
+    pipe_nn::train(&network, training, validation, &config, &mut observe, &stop, Some(context.checkpoint()?))
         .map_err(failed)
 }
 
