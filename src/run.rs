@@ -18,7 +18,7 @@ use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// What the user asked of a run.
@@ -69,22 +69,24 @@ pub fn run(
 ) -> Result<Summary, CacheError> {
     let mut run = Run::new(plan, workspace, options, observer)?;
     run.tell(&Event::Started { stages: options.wanted.len() });
+    let (jobs, queue) = mpsc::channel();
+    let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
+        // Moved in, so that the workers see its end when this closure ends.
+        let jobs = jobs;
         let (sender, receiver) = mpsc::channel();
+        let mut workers = 0;
         loop {
             run.settle()?;
             run.stop_if_asked();
-            while let Some((node, job, taken)) = run.start() {
-                let sender = sender.clone();
-                scope.spawn(move || {
-                    let events = sender.clone();
-                    let emit = Arc::new(move |event| {
-                        // The receiver outlives every worker.
-                        let _ = events.send(Message::Stage(node, event));
-                    });
-                    let result = executor.execute(&job, emit);
-                    let _ = sender.send(Message::Ended(node, taken, result));
-                });
+            while let Some(job) = run.start() {
+                if run.running > workers {
+                    workers += 1;
+                    let (sender, queue) = (sender.clone(), &queue);
+                    scope.spawn(move || work(executor, queue, &sender));
+                }
+                // The queue outlives this scope.
+                let _ = jobs.send(job);
             }
             if run.running == 0 {
                 break;
@@ -101,6 +103,25 @@ pub fn run(
         Ok::<_, CacheError>(())
     })?;
     run.finish()
+}
+
+/// Executes jobs one after the other until no more can come.
+fn work<'a>(
+    executor: &dyn Executor,
+    queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'a>, Resources)>>,
+    sender: &mpsc::Sender<Message>,
+) {
+    loop {
+        let received = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((node, job, taken)) = received else { return };
+        let events = sender.clone();
+        let emit = Arc::new(move |event| {
+            // The receiver outlives every worker.
+            let _ = events.send(Message::Stage(node, event));
+        });
+        let result = executor.execute(&job, emit);
+        let _ = sender.send(Message::Ended(node, taken, result));
+    }
 }
 
 /// What is known of a stage during the run.
@@ -136,6 +157,8 @@ struct Run<'a> {
     id: RunId,
     /// Looked up when the first record is written: a run with nothing to do starts no git.
     commit: std::cell::OnceCell<Option<String>>,
+    /// When the record is worth writing again.
+    next_save: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -166,6 +189,7 @@ impl<'a> Run<'a> {
             started_at,
             id: RunId::at(started_at),
             commit: std::cell::OnceCell::new(),
+            next_save: Instant::now(),
         })
     }
 
@@ -316,6 +340,9 @@ impl<'a> Run<'a> {
 
     /// The most urgent queued stage for which there are resources.
     fn start(&mut self) -> Option<(NodeIndex, Job<'a>, Resources)> {
+        if self.pool.is_full() {
+            return None;
+        }
         let rivals = self.schedule.queued().saturating_sub(1);
         let (plan, pool) = (self.plan, &mut self.pool);
         let mut taken = None;
@@ -457,10 +484,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes the record of the run so far; the last writing has the end time.
+    /// Writes the record of the run so far, but spends little time on it: a killed run loses a second of it.
     fn save_record(&mut self) -> Result<(), CacheError> {
-        let record = self.record(None);
-        self.workspace.cache.runs.save(&record)
+        let since = Instant::now();
+        if since < self.next_save {
+            return Ok(());
+        }
+        self.workspace.cache.runs.save(&self.record(None))?;
+        self.next_save = Instant::now() + (since.elapsed() * 50).max(Duration::from_secs(1));
+        Ok(())
     }
 
     fn record(&self, finished_at: Option<Timestamp>) -> RunRecord {

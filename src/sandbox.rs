@@ -5,11 +5,14 @@ use pipe_cache::{CacheError, Layout};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The folder of this process. Its lock tells others that the process lives.
 #[derive(Debug)]
 pub struct WorkDir {
     path: PathBuf,
+    /// Sandboxes of stages that have ended, emptied: to make and remove folders costs more than to empty them.
+    free: Mutex<Vec<PathBuf>>,
     _lock: File,
 }
 
@@ -24,20 +27,80 @@ impl WorkDir {
         let path = tempfile::Builder::new().prefix("run-").tempdir_in(layout.work()).map_err(error)?.keep();
         let lock = File::create(path.join(LOCK)).map_err(error)?;
         lock.lock().map_err(error)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, free: Mutex::default(), _lock: lock })
     }
 
-    /// An empty folder for one stage, removed when dropped.
-    pub fn sandbox(&self) -> Result<tempfile::TempDir, CacheError> {
+    /// Empty folders for one stage, emptied when dropped.
+    pub fn sandbox(self: &Arc<Self>) -> Result<Sandbox, CacheError> {
         let action = "create a sandbox";
-        tempfile::tempdir_in(&self.path).map_err(|source| CacheError::Io { action, source })
+        let used = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let path = match used {
+            Some(path) => path,
+            None => Sandbox::create(&self.path).map_err(|source| CacheError::Io { action, source })?,
+        };
+        Ok(Sandbox { path, work: self.clone() })
     }
+}
+
+/// The folders of one running stage.
+#[derive(Debug)]
+pub struct Sandbox {
+    path: PathBuf,
+    work: Arc<WorkDir>,
+}
+
+const FOLDERS: [&str; 3] = ["out", "scratch", "items"];
+
+impl Sandbox {
+    fn create(work: &Path) -> io::Result<PathBuf> {
+        let path = tempfile::tempdir_in(work)?.keep();
+        FOLDERS.iter().try_for_each(|name| fs_err::create_dir(path.join(name)))?;
+        Ok(path)
+    }
+
+    /// Where outputs are written.
+    pub fn out(&self) -> PathBuf {
+        self.path.join("out")
+    }
+
+    /// Where the stage may keep what it needs while it runs.
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+
+    /// Where items are made, one folder each.
+    pub fn items(&self) -> PathBuf {
+        self.path.join("items")
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if FOLDERS.iter().all(|name| empty(&self.path.join(name)).is_ok()) {
+            let path = std::mem::take(&mut self.path);
+            self.work.free.lock().unwrap_or_else(PoisonError::into_inner).push(path);
+        }
+        // Else it is not used again, and goes with the folder of the process.
+    }
+}
+
+/// Removes what a folder holds. The folder of a program may be anything, also without the right to write to it.
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            pipe_cache::remove_tree(&entry.path())?;
+        } else {
+            fs_err::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
         // What is left is swept by the next process.
-        let _ = std::fs::remove_dir_all(&self.path);
+        let _ = pipe_cache::remove_tree(&self.path);
     }
 }
 
@@ -55,7 +118,7 @@ fn sweep(work: &Path) {
                 .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > std::time::Duration::from_mins(1))),
         };
         if gone {
-            let _ = std::fs::remove_dir_all(&path);
+            let _ = pipe_cache::remove_tree(&path);
         }
     }
 }

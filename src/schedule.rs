@@ -141,6 +141,11 @@ impl Pool {
         Self { capacity, free: capacity }
     }
 
+    /// No stage fits, whatever it needs.
+    pub fn is_full(&self) -> bool {
+        self.free.cpu == 0
+    }
+
     /// Takes what a stage needs, clipped to what there is at all; with `rivals` other stages waiting, a stage that
     /// can use more threads gets its share. `None` if it does not fit now.
     pub fn take(&mut self, wanted: Resources, rivals: usize) -> Option<Resources> {

@@ -4,7 +4,7 @@ use crate::event::StageReport;
 use crate::external::{Externals, Sources};
 use crate::interrupt;
 use crate::plan::PlannedStage;
-use crate::sandbox::WorkDir;
+use crate::sandbox::{Sandbox, WorkDir};
 use pipe_cache::{
     ActionKey, ActionRecord, Cache, CacheError, Claim, Digest, FileStat, Lookup, Manifest, MemoKey,
     MemoLookup, StatCache, Timestamp,
@@ -130,6 +130,12 @@ impl LocalExecutor {
 
 impl Executor for LocalExecutor {
     fn execute(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError> {
+        self.on_threads(job.threads, || self.run(job, emit))
+    }
+}
+
+impl LocalExecutor {
+    fn run(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError> {
         let started = Instant::now();
         // One process at a time does the work of a key; who waited finds the result.
         let _claim = self.claim(job)?;
@@ -142,8 +148,8 @@ impl Executor for LocalExecutor {
         }
         let sandbox = self.work()?.sandbox()?;
         let counts = Arc::new(Counts::default());
-        let context = self.context(job, sandbox.path(), emit, counts.clone())?;
-        self.run_stage(job, &context)?;
+        let context = self.context(job, &sandbox, emit, counts.clone())?;
+        run_stage(job, &context)?;
         let outputs = self.ingest(&context)?;
         let facts = context.summary.into_inner().unwrap_or_else(PoisonError::into_inner);
         let report = StageReport {
@@ -166,36 +172,40 @@ impl Executor for LocalExecutor {
         remove(&context.checkpoint_dir);
         Ok(Finished { outputs, report, warning: None, reused: false })
     }
-}
 
-impl LocalExecutor {
-    /// Runs the stage's code on a rayon pool that no other stage uses. A panic is an error of this stage alone.
-    fn run_stage(&self, job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
-        let pool = self.pool(job.threads)?;
-        let run = std::panic::AssertUnwindSafe(|| pool.install(|| job.planned.stage.run(context)));
-        let result = std::panic::catch_unwind(run);
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
-        match result {
-            Ok(result) => result.map_err(JobError::Stage),
-            Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
+    /// Does the work on a rayon pool that no other stage uses.
+    fn on_threads<T: Send>(
+        &self,
+        threads: usize,
+        work: impl FnOnce() -> Result<T, JobError> + Send,
+    ) -> Result<T, JobError> {
+        thread_local! {
+            /// Makes this thread a pool of one: what it does in parallel stays on it.
+            static ALONE: Option<rayon::ThreadPool> =
+                rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().ok();
         }
-    }
-
-    fn pool(&self, threads: usize) -> Result<rayon::ThreadPool, JobError> {
+        if threads == 1 && ALONE.with(Option::is_some) {
+            return work();
+        }
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = idle.iter().position(|pool| pool.current_num_threads() == threads) {
-            return Ok(idle.swap_remove(at));
-        }
+        let found = idle.iter().position(|pool| pool.current_num_threads() == threads);
+        let found = found.map(|at| idle.swap_remove(at));
         drop(idle);
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
-            JobError::Stage(StageError::Internal(format!("cannot start {threads} threads: {error}")))
-        })
+        let pool = match found {
+            Some(pool) => pool,
+            None => rayon::ThreadPoolBuilder::new().num_threads(threads).build().map_err(|error| {
+                JobError::Stage(StageError::Internal(format!("cannot start {threads} threads: {error}")))
+            })?,
+        };
+        let result = pool.install(work);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
+        result
     }
 
     fn context(
         &self,
         job: &Job<'_>,
-        sandbox: &Path,
+        sandbox: &Sandbox,
         emit: Emit,
         counts: Arc<Counts>,
     ) -> Result<StageContext, JobError> {
@@ -208,13 +218,13 @@ impl LocalExecutor {
         }
         let mut outputs = BTreeMap::new();
         for port in &job.planned.ports.outputs {
-            outputs.insert(port.name.to_string(), create(&sandbox.join("out").join(port.name.as_ref()))?);
+            outputs.insert(port.name.to_string(), create(&sandbox.out().join(port.name.as_ref()))?);
         }
         let services = LocalServices {
             cache: self.cache.clone(),
             stats: self.stats.clone(),
             sources: self.sources.clone(),
-            items: sandbox.join("items"),
+            items: sandbox.items(),
             emit,
             counts,
         };
@@ -226,7 +236,7 @@ impl LocalExecutor {
             externals: job.externals.files().clone(),
             environment: job.manifest.environment.clone(),
             seed: job.manifest.seed,
-            scratch: create(&sandbox.join("scratch"))?,
+            scratch: sandbox.scratch(),
             checkpoint_dir: self.cache.layout.checkpoint(&job.key),
             services: Box::new(services),
             summary: std::sync::Mutex::default(),
@@ -268,6 +278,15 @@ impl LocalExecutor {
     /// Work that took long is made safe from a power cut; to do so for short work costs more than the work.
     fn protect(&self, record: &ActionRecord) -> Result<(), CacheError> {
         if record.duration < WORTH_SYNCING { Ok(()) } else { self.cache.actions.sync(record) }
+    }
+}
+
+/// A panic of the stage's code is an error of this stage alone.
+fn run_stage(job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
+    let run = std::panic::AssertUnwindSafe(|| job.planned.stage.run(context));
+    match std::panic::catch_unwind(run) {
+        Ok(result) => result.map_err(JobError::Stage),
+        Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
     }
 }
 
@@ -330,9 +349,8 @@ impl Services for LocalServices {
                 self.emit(StageEvent::Warning(format!("an item is made again: {reason}")));
             }
         }
-        let folder = std::fs::create_dir_all(&self.items)
-            .and_then(|()| tempfile::tempdir_in(&self.items))
-            .map_err(StageError::io("create a folder in", &self.items))?;
+        let folder =
+            tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
         // While it waits for others, a thread may make another item inside this one.
         let outer = HANDED_OUT.take();
         let value = make(folder.path());

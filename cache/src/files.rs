@@ -268,7 +268,7 @@ fn reflink(_source: &Path, _path: &Path) -> io::Result<bool> {
 }
 
 /// Removes a folder that may hold read-only folders. Absent is fine.
-pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+pub fn remove_tree(path: &Path) -> io::Result<()> {
     match fs_err::remove_dir_all(path) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

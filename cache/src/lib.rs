@@ -44,6 +44,7 @@ pub use actions::{ActionRecord, ActionTable, Lookup};
 pub use digest::{Digest, hash_file};
 pub use dirty::DirtyReason;
 pub use error::{CacheError, Warning};
+pub use files::remove_tree;
 pub use layout::Layout;
 pub use listing::{ChangeKind, FileChange, ListedFile, Listing, diff_listing};
 pub use lock::{Claim, claim, try_claim};
