@@ -107,7 +107,7 @@ impl Stage for Command {
             // Those that are needed for certain were checked; the first word of a shell text may be anything.
             if let Some(path) = search.find(name) {
                 ports.reads_files(External {
-                    name: Cow::Owned(format!("program/{name}")),
+                    name: Cow::Owned(format!("program/{}", name.trim_start_matches('/'))),
                     parameter: "programs",
                     path,
                     parts: Vec::new(),
@@ -214,11 +214,14 @@ impl Params {
                 problems.add("programs", not_found(name), search.help());
             }
         }
-        let program = match &self.run {
-            Run::Shell(_) => "sh",
-            Run::Program(words) => &words[0],
+        let needed = match &self.run {
+            // The first word by name may be a function or a variable; by its path it is a program.
+            Run::Shell(text) => [Some("sh"), words::first_program(text).filter(|word| is_absolute(word))],
+            Run::Program(words) => {
+                [words.first().map(String::as_str).filter(|word| !is_relative(word)), None]
+            }
         };
-        if (!program.contains('/') || Path::new(program).is_absolute()) && search.find(program).is_none() {
+        for program in needed.into_iter().flatten().filter(|program| search.find(program).is_none()) {
             problems.add("run", not_found(program), search.help());
         }
     }
@@ -233,7 +236,7 @@ impl Params {
         let mut told = Vec::new();
         for word in words {
             let path = plain(Path::new(word));
-            let is_name = word.contains(['.', '/']) && Path::new(word).is_relative();
+            let is_name = word.contains(['.', '/']) && !is_absolute(word);
             let given = path.iter().next().is_none_or(|first| TAKEN.iter().any(|taken| first == *taken));
             let declared = self.files.iter().any(|file| path.starts_with(plain(file)));
             if is_name && !given && !declared && !told.contains(&path) && path.is_file() {
@@ -258,11 +261,20 @@ impl Params {
             Run::Shell(text) => names.extend(["sh"].into_iter().chain(words::first_program(text))),
             Run::Program(words) => names.extend(words.first().map(String::as_str)),
         }
-        names.retain(|name| !name.contains('/') || Path::new(name).is_absolute());
+        names.retain(|name| !is_relative(name));
         names.sort_unstable();
         names.dedup();
         names
     }
+}
+
+fn is_absolute(program: &str) -> bool {
+    program.starts_with('/')
+}
+
+/// Whether this is a path from the working folder and not the name of a program.
+fn is_relative(program: &str) -> bool {
+    program.contains('/') && !is_absolute(program)
 }
 
 fn not_found(program: &str) -> String {

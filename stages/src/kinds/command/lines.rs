@@ -36,7 +36,9 @@ impl LineBuffer {
         Self { stream, bytes: Vec::new() }
     }
 
+    /// Takes what was just read.
     pub(super) fn push(&mut self, mut bytes: &[u8], lines: &mut Lines) {
+        lines.now = Instant::now();
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.bytes.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];
@@ -71,6 +73,8 @@ impl LineBuffer {
 pub(super) struct Lines<'a> {
     context: &'a StageContext,
     held: VecDeque<(Instant, Stream, String)>,
+    /// When the lines that are pushed came.
+    now: Instant,
     /// What may still be logged.
     allowed: usize,
     not_shown: u64,
@@ -78,14 +82,14 @@ pub(super) struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     pub(super) fn new(context: &'a StageContext) -> Self {
-        Self { context, held: VecDeque::new(), allowed: LOG_BYTES, not_shown: 0 }
+        Self { context, held: VecDeque::new(), now: Instant::now(), allowed: LOG_BYTES, not_shown: 0 }
     }
 
     fn push(&mut self, stream: Stream, text: String) {
         if self.held.len() == HELD_LINES {
             self.tell_first();
         }
-        self.held.push_back((Instant::now(), stream, text));
+        self.held.push_back((self.now, stream, text));
     }
 
     /// Logs the lines that were held long enough.

@@ -32,7 +32,7 @@ pub(super) fn prepare(
     let search = params.search_path();
     // An absolute path, else the standard library forks: it does not search another `PATH` than its own.
     let find = |name: &str| -> Result<PathBuf, StageError> {
-        if name.contains('/') && Path::new(name).is_relative() {
+        if super::is_relative(name) {
             return Ok(sandbox.work().join(super::plain(Path::new(name))));
         }
         search.find(name).ok_or_else(|| StageError::Data(format!("{}; {}", not_found(name), search.help())))

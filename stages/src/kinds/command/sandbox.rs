@@ -190,8 +190,8 @@ impl<'a> Sandbox<'a> {
                 findings.strays,
                 "write below a declared `out/NAME/`, or to `$TMPDIR`",
             ),
-            ("changed what it may only read", findings.changed, "copy it to `$TMPDIR` first"),
-            ("deleted what it may only read", deleted, "copy it to `$TMPDIR` first"),
+            ("changed the read-only", findings.changed, "copy it to `$TMPDIR` first"),
+            ("deleted the read-only", deleted, "copy it to `$TMPDIR` first"),
             ("wrote nothing into its output", empty, "or remove it from `outputs`"),
         ];
         let told: Vec<String> = told
