@@ -45,7 +45,7 @@ impl Externals {
                 size: entry.size,
             }));
             let name = if part.as_os_str().is_empty() {
-                external.name.to_owned()
+                external.name.to_string()
             } else {
                 format!("{}/{}", external.name, slashed(part))
             };
@@ -57,7 +57,7 @@ impl Externals {
         } else {
             external.path.clone()
         };
-        self.files.insert(external.name.to_owned(), ExternalFiles { root, files });
+        self.files.insert(external.name.to_string(), ExternalFiles { root, files });
         Ok(())
     }
 

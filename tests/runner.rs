@@ -6,6 +6,7 @@ mod cli;
 mod errors;
 mod faults;
 mod golden;
+mod hermetic;
 mod overrides;
 mod running;
 mod space;

@@ -110,7 +110,8 @@ pub struct OutputPort {
 /// Files outside the pipeline that a stage reads; their content enters its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    pub name: &'static str,
+    /// In the manifest, so it may hold nothing of this machine.
+    pub name: Cow<'static, str>,
     /// The parameter that names it, for messages.
     pub parameter: &'static str,
     /// A file or folder; relative paths are relative to the working directory.

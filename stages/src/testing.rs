@@ -141,7 +141,7 @@ impl TestSpace {
             externals: ports
                 .externals
                 .iter()
-                .map(|external| (external.name.to_owned(), self.external(external)))
+                .map(|external| (external.name.to_string(), self.external(external)))
                 .collect(),
             environment: ports
                 .environment

@@ -1,21 +1,39 @@
 //! Runs a program of the user's with declared inputs, outputs, files and environment.
+//!
+//! | where | what the program finds |
+//! |---|---|
+//! | `in/NAME/` | an input, read-only; of an input with several artifacts, `in/NAME/STAGE/` |
+//! | as declared | the declared `files`, read-only copies |
+//! | `params.json` | `params` |
+//! | `out/NAME/` | an empty folder for each output |
+//! | `$HOME`, `$TMPDIR` | empty folders outside of the working folder, thrown away |
+//!
+//! Anything else that it leaves in its working folder, an input that it changed and an output that it did not write
+//! are errors. `programs.rs` finds what is run, `words.rs` reads shell text, `sandbox.rs` and `outputs.rs` own the
+//! folder, `process.rs` the process, `lines.rs` what it prints.
 
 use crate::artifact::{External, Ports};
 use crate::artifacts::Files;
-use crate::artifacts::files::copy_tree;
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
-use rustix::process::{Pid, Signal, kill_process_group};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command as Process, Stdio};
-use std::time::Duration;
+
+mod lines;
+mod outputs;
+mod process;
+mod programs;
+mod sandbox;
+mod words;
+mod written;
+
+use programs::SearchPath;
+use sandbox::Sandbox;
+use written::{Environment, Run};
 
 pub struct Command;
 
@@ -23,7 +41,8 @@ pub struct Command;
 #[serde(deny_unknown_fields)]
 #[expect(clippy::struct_field_names, reason = "the names of YAML keys")]
 pub struct Params {
-    /// Program and arguments; as text it is run by `sh -c`, as a list without a shell.
+    /// Program and arguments; as text it is run by `sh -c`, as a list without a shell. The file of the program, and
+    /// for text that of `sh` and of its first word, are part of what the result depends on.
     run: Run,
     /// Names of the outputs. The program writes each as files under `out/NAME/`.
     outputs: Vec<String>,
@@ -31,67 +50,43 @@ pub struct Params {
     /// relative place when it runs, and their content is part of what the result depends on.
     #[serde(default)]
     files: Vec<PathBuf>,
-    /// Environment variables that the program sees besides `PATH`. Their values are part of what the result
-    /// depends on.
+    /// Further programs that are run, found on `PATH`. Their files are part of what the result depends on.
     #[serde(default)]
-    environment: Vec<String>,
+    programs: Vec<String>,
+    /// Environment variables that the program sees besides `PATH`, `HOME`, `TMPDIR` and a UTF-8 locale: as a list
+    /// the names of some that `pipe` has, as a mapping with their values. They are part of what the result depends
+    /// on.
+    #[serde(default)]
+    #[schemars(with = "written::EnvironmentSchema")]
+    environment: Environment,
     /// Values for the program, given to it as JSON in the file that `$PIPE_PARAMS` names.
     #[serde(default)]
     params: BTreeMap<String, serde_json::Value>,
 }
 
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-enum Run {
-    Shell(String),
-    Program(Vec<String>),
-}
+const FILES: &str = "files";
 
-const EXTERNAL: &str = "files";
+/// Names that stand in the working folder of every program.
+const TAKEN: [&str; 3] = ["in", "out", "params.json"];
 
 impl Stage for Command {
     const KIND: &'static str = "command";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Runs a program with declared inputs (`in/NAME/`), outputs (`out/NAME/`) and files.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
-        let mut problems = Vec::new();
-        let mut problem = |parameter, message: String, help: &str| {
-            problems.push(ParamProblem { parameter, message, help: help.into() });
-        };
-        let empty = match &params.run {
-            Run::Shell(text) => text.trim().is_empty(),
-            Run::Program(words) => words.is_empty(),
-        };
-        if empty {
-            problem("run", "there is nothing to run".into(), "name a program, e.g. `run: python3 train.py`");
+        let mut problems = Problems::default();
+        params.check_run(&mut problems);
+        params.check_outputs(&mut problems);
+        params.check_files(&mut problems);
+        params.check_environment(&mut problems);
+        if problems.0.is_empty() {
+            params.check_programs(&mut problems);
+            params.check_scripts(&mut problems);
         }
-        if params.outputs.is_empty() {
-            problem("outputs", "no output is declared".into(), "name at least one, e.g. `outputs: [model]`");
-        }
-        for (at, name) in params.outputs.iter().enumerate() {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-                problem(
-                    "outputs",
-                    format!("`{name}` cannot name an output"),
-                    "use letters, digits, `_` and `-`",
-                );
-            }
-            if params.outputs[..at].contains(name) {
-                problem("outputs", format!("the output `{name}` is declared twice"), "remove one of them");
-            }
-        }
-        for path in &params.files {
-            let inside =
-                path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-            if !inside {
-                let message = format!("`{}` is not inside the working directory", path.display());
-                problem("files", message, "give paths relative to the working directory, without `..`");
-            }
-        }
-        problems
+        problems.0
     }
 
     fn declare(params: &Params, ports: &mut Ports) {
@@ -101,170 +96,207 @@ impl Stage for Command {
         }
         if !params.files.is_empty() {
             ports.reads_files(External {
-                name: EXTERNAL,
+                name: Cow::Borrowed(FILES),
                 parameter: "files",
                 path: PathBuf::from("."),
-                parts: params.files.clone(),
+                parts: params.files.iter().map(|path| plain(path)).collect(),
             });
         }
-        for name in &params.environment {
+        let search = params.search_path();
+        for name in params.programs_by_name() {
+            // Those that are needed for certain were checked; the first word of a shell text may be anything.
+            if let Some(path) = search.find(name) {
+                ports.reads_files(External {
+                    name: Cow::Owned(format!("program/{}", name.trim_start_matches('/'))),
+                    parameter: "programs",
+                    path,
+                    parts: Vec::new(),
+                });
+            }
+        }
+        for name in params.environment.passed() {
             ports.reads_environment(name);
         }
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
-        let folder = &context.scratch;
-        lay_out(params, context, folder)?;
-        let mut child = start(params, context, folder)?;
-        let streams = [
-            child.stdout.take().map(|pipe| drain(Box::new(pipe))),
-            child.stderr.take().map(|pipe| drain(Box::new(pipe))),
-        ];
-        let status = wait(&mut child, context)?;
-        let [stdout, stderr] =
-            streams.map(|stream| stream.and_then(|thread| thread.join().ok()).unwrap_or_default());
-        for line in stdout.lines().chain(stderr.lines()) {
-            context.note(line);
-        }
-        if !status.success() {
-            let last: Vec<_> = stderr.lines().rev().take(10).collect();
-            let tail = last.into_iter().rev().collect::<Vec<_>>().join("\n    ");
-            let tail = if tail.is_empty() { "it printed no error".to_owned() } else { tail };
-            return Err(StageError::Data(format!("the program ended with {status}:\n    {tail}")));
-        }
-        for name in &params.outputs {
-            let made = folder.join("out").join(name);
-            let is_empty = fs_err::read_dir(&made).map_or(true, |mut entries| entries.next().is_none());
-            if is_empty {
-                return Err(StageError::Data(format!(
-                    "the program ended well but wrote nothing into its output `out/{name}/`"
-                )));
-            }
-            copy_tree(&made, &context.outputs[name])?;
-        }
-        Ok(())
+        let sandbox = Sandbox::lay_out(params, context)?;
+        let mut command = process::prepare(params, context, &sandbox)?;
+        process::run(&mut command, context)?;
+        sandbox.check()?;
+        sandbox.hand_over(context)
     }
 }
 
-/// Inputs, files, parameters and empty outputs, where the program expects them.
-fn lay_out(params: &Params, context: &StageContext, folder: &Path) -> Result<(), StageError> {
-    for (name, inputs) in &context.inputs {
-        let target = folder.join("in").join(name);
-        match inputs.as_slice() {
-            [input] => copy_tree(&input.dir, &target)?,
-            inputs => {
-                for input in inputs {
-                    copy_tree(&input.dir, &target.join(&input.label))?;
+#[derive(Default)]
+struct Problems(Vec<ParamProblem>);
+
+impl Problems {
+    fn add(&mut self, parameter: &'static str, message: String, help: impl Into<String>) {
+        self.0.push(ParamProblem { parameter, message, help: help.into() });
+    }
+}
+
+impl Params {
+    fn check_run(&self, problems: &mut Problems) {
+        let empty = match &self.run {
+            Run::Shell(text) => text.trim().is_empty(),
+            Run::Program(words) => words.first().is_none_or(String::is_empty),
+        };
+        if empty {
+            let help = "name a program, e.g. `run: python3 train.py`";
+            problems.add("run", "there is nothing to run".into(), help);
+        }
+    }
+
+    fn check_outputs(&self, problems: &mut Problems) {
+        if self.outputs.is_empty() {
+            let help = "name at least one, e.g. `outputs: [model]`";
+            problems.add("outputs", "no output is declared".into(), help);
+        }
+        for (at, name) in self.outputs.iter().enumerate() {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+                let message = format!("`{name}` cannot name an output");
+                problems.add("outputs", message, "use letters, digits, `_` and `-`");
+            }
+            if self.outputs[..at].contains(name) {
+                let message = format!("the output `{name}` is declared twice");
+                problems.add("outputs", message, "remove one of them");
+            }
+        }
+    }
+
+    fn check_files(&self, problems: &mut Problems) {
+        for path in &self.files {
+            let shown = path.display();
+            let inside =
+                path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+            if !inside {
+                let message = format!("`{shown}` is not inside the working directory");
+                problems.add("files", message, "give paths relative to the working directory, without `..`");
+                continue;
+            }
+            match plain(path).iter().next() {
+                None => {
+                    let message = format!("`{shown}` is the whole working directory, with all results in it");
+                    problems.add("files", message, "name the files and folders that the program reads");
                 }
+                Some(first) if TAKEN.iter().any(|taken| first == *taken) => {
+                    let message =
+                        format!("`{shown}` would lie where the program finds what the pipeline gives it");
+                    let help = format!("rename it: {} are taken", list(&TAKEN));
+                    problems.add("files", message, help);
+                }
+                Some(_) => {}
             }
         }
     }
-    if !params.files.is_empty() {
-        require_files(params, context)?;
-        for file in &context.external(EXTERNAL)?.files {
-            let target = folder.join(&file.path);
-            if let Some(parent) = target.parent() {
-                std::fs::create_dir_all(parent).map_err(StageError::io("create", parent))?;
+
+    fn check_environment(&self, problems: &mut Problems) {
+        for name in self.environment.0.keys() {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                let message = format!("`{name}` cannot name an environment variable");
+                let help = "write `environment: [NAME]`, or `environment: { NAME: value }`";
+                problems.add("environment", message, help);
             }
-            let source = context.source(&file.digest)?;
-            std::fs::copy(&source, &target).map_err(StageError::io("copy", &source))?;
         }
     }
-    for name in &params.outputs {
-        let dir = folder.join("out").join(name);
-        std::fs::create_dir_all(&dir).map_err(StageError::io("create", &dir))?;
-    }
-    let values = serde_json::to_vec_pretty(&params.params)
-        .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
-    let path = folder.join("params.json");
-    std::fs::write(&path, values).map_err(StageError::io("write", &path))
-}
 
-/// Every declared file or folder must be there.
-fn require_files(params: &Params, context: &StageContext) -> Result<(), StageError> {
-    let found = &context.external(EXTERNAL)?.files;
-    for path in &params.files {
-        let name: Vec<_> = path.components().filter(|part| *part != Component::CurDir).collect();
-        let name: PathBuf = name.into_iter().collect();
-        if !found.iter().any(|file| Path::new(&file.path).starts_with(&name)) {
-            return Err(StageError::Data(format!(
-                "`{}`, declared under `files`, is not there or an empty folder",
-                path.display()
-            )));
+    /// What is run for certain must be there before anything runs.
+    fn check_programs(&self, problems: &mut Problems) {
+        let search = self.search_path();
+        for name in &self.programs {
+            if name.is_empty() || name.contains('/') {
+                let message = format!("`{name}` is not the name of a program on `PATH`");
+                let help = "name programs without their folder; a script of yours belongs under `files`";
+                problems.add("programs", message, help);
+            } else if search.find(name).is_none() {
+                problems.add("programs", not_found(name), search.help());
+            }
+        }
+        let needed = match &self.run {
+            // The first word by name may be a function or a variable; by its path it is a program.
+            Run::Shell(text) => [Some("sh"), words::first_program(text).filter(|word| is_absolute(word))],
+            Run::Program(words) => {
+                [words.first().map(String::as_str).filter(|word| !is_relative(word)), None]
+            }
+        };
+        for program in needed.into_iter().flatten().filter(|program| search.find(program).is_none()) {
+            problems.add("run", not_found(program), search.help());
         }
     }
-    Ok(())
-}
 
-fn start(params: &Params, context: &StageContext, folder: &Path) -> Result<Child, StageError> {
-    let mut process = match &params.run {
-        Run::Shell(text) => {
-            let mut process = Process::new("sh");
-            process.arg("-c").arg(text);
-            process
-        }
-        Run::Program(words) => {
-            let mut process = Process::new(&words[0]);
-            process.args(&words[1..]);
-            process
-        }
-    };
-    process
-        .current_dir(folder)
-        .env_clear()
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    if let Some(path) = std::env::var_os("PATH") {
-        process.env("PATH", path);
-    }
-    process.env("HOME", folder).env("PIPE_PARAMS", "params.json");
-    for (name, value) in &context.environment {
-        if let Some(value) = value {
-            process.env(name, value);
+    /// A file of the working directory that a program names, as `train.py` in `python3 train.py`, is not there when
+    /// it runs unless it is declared.
+    fn check_scripts(&self, problems: &mut Problems) {
+        let words = match &self.run {
+            Run::Shell(text) => words::plain_words(text),
+            Run::Program(words) => words.iter().map(String::as_str).collect(),
+        };
+        let mut told = Vec::new();
+        for word in words {
+            let path = plain(Path::new(word));
+            let is_name = word.contains(['.', '/']) && !is_absolute(word);
+            let given = path.iter().next().is_none_or(|first| TAKEN.iter().any(|taken| first == *taken));
+            let declared = self.files.iter().any(|file| path.starts_with(plain(file)));
+            if is_name && !given && !declared && !told.contains(&path) && path.is_file() {
+                let shown = path.display();
+                let message = format!("`{shown}` is read by the program but not declared under `files`");
+                let help = format!("add `files: [{shown}]`, so that a change of it is seen");
+                problems.add("run", message, help);
+                told.push(path);
+            }
         }
     }
-    // A group of its own, so that what the program started can be ended with it.
-    process.process_group(0);
-    let program = process.get_program().to_owned();
-    process.spawn().map_err(StageError::io("start the program", Path::new(&program)))
-}
 
-/// Reads a stream to its end on a thread of its own, so that the program never blocks on a full pipe.
-fn drain(mut pipe: Box<dyn Read + Send>) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What arrived before an error is still worth showing.
-        let _ = pipe.read_to_end(&mut bytes);
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
-}
+    fn search_path(&self) -> SearchPath {
+        SearchPath::new(self.environment.fixed("PATH"))
+    }
 
-/// Waits for the program, or ends it when the run is interrupted.
-fn wait(child: &mut Child, context: &StageContext) -> Result<std::process::ExitStatus, StageError> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        let ended = child.try_wait().map_err(StageError::io("wait for", Path::new("the program")))?;
-        if let Some(status) = ended {
-            // What it left running would hold its output open and could still write.
-            end_group(child);
-            return Ok(status);
+    /// The programs whose files are part of the key, by name or absolute path. One given by a relative path is among
+    /// the declared files or the inputs.
+    fn programs_by_name(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.programs.iter().map(String::as_str).collect();
+        match &self.run {
+            Run::Shell(text) => names.extend(["sh"].into_iter().chain(words::first_program(text))),
+            Run::Program(words) => names.extend(words.first().map(String::as_str)),
         }
-        if context.interrupted() {
-            end_group(child);
-            // It is dead; waiting only takes its status away.
-            let _ = child.wait();
-            return Err(StageError::Interrupted);
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
+        names.retain(|name| !is_relative(name));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 }
 
-/// Ends the program and all that it started.
-fn end_group(child: &Child) {
-    if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-        // An error means that nothing of the group is left.
-        let _ = kill_process_group(group, Signal::KILL);
+fn is_absolute(program: &str) -> bool {
+    program.starts_with('/')
+}
+
+/// Whether this is a path from the working folder and not the name of a program.
+fn is_relative(program: &str) -> bool {
+    program.contains('/') && !is_absolute(program)
+}
+
+fn not_found(program: &str) -> String {
+    format!("the program `{program}` was not found")
+}
+
+/// A relative path without `.` parts.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Names for a message; many are counted.
+fn list(names: &[impl AsRef<str>]) -> String {
+    const NAMED: usize = 5;
+    let more = names.len().saturating_sub(NAMED);
+    let mut text = names[..names.len() - more]
+        .iter()
+        .map(|name| format!("`{}`", name.as_ref()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if more > 0 {
+        text += &format!(" and {more} more");
     }
+    text
 }

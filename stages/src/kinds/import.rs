@@ -140,7 +140,7 @@ impl Stage for Import {
         let below =
             params.task.iter().flat_map(|task| own.iter().map(move |part| Path::new(task).join(part)));
         ports.reads_files(External {
-            name: "data",
+            name: "data".into(),
             parameter: "from",
             path: PathBuf::from(&params.from),
             parts: below.chain(own.iter().cloned()).collect(),

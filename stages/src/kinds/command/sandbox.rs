@@ -1,0 +1,293 @@
+//! The folder that a program works in: what it may read is laid out, what it did there is checked, its outputs are
+//! handed over.
+
+use super::{FILES, Params, list, outputs, plain};
+use crate::context::StageContext;
+use crate::error::StageError;
+use fs_err as fs;
+use pipe_cache::FileStat;
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Smaller files are copied: that costs nothing, and what happens to a copy cannot reach the original.
+const SHARED_BYTES: u64 = 64 * 1024;
+
+pub(super) struct Sandbox<'a> {
+    params: &'a Params,
+    root: PathBuf,
+    /// What was laid out, relative to the working folder.
+    placed: BTreeMap<PathBuf, Placed>,
+    no_reflink: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Placed {
+    Folder,
+    Copy(FileStat),
+    /// Another name of a file of the cache.
+    Shared(FileStat),
+}
+
+/// What a program did against the rules, by relative path.
+#[derive(Debug, Default)]
+struct Findings {
+    strays: Vec<String>,
+    changed: Vec<String>,
+}
+
+impl<'a> Sandbox<'a> {
+    /// Inputs, files, parameters and empty outputs, where the program expects them.
+    pub(super) fn lay_out(params: &'a Params, context: &StageContext) -> Result<Self, StageError> {
+        let root = context.scratch.clone();
+        let mut sandbox = Self { params, root, placed: BTreeMap::new(), no_reflink: false };
+        for folder in [sandbox.work(), sandbox.home(), sandbox.tmp()] {
+            fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
+        }
+        for (name, inputs) in &context.inputs {
+            let target = Path::new("in").join(name);
+            sandbox.add_folder(&target)?;
+            for input in inputs {
+                let target = if inputs.len() > 1 { target.join(&input.label) } else { target.clone() };
+                sandbox.add_tree(&input.dir, &target)?;
+            }
+        }
+        if !params.files.is_empty() {
+            sandbox.add_files(context)?;
+        }
+        for name in &params.outputs {
+            sandbox.add_folder(&Path::new("out").join(name))?;
+        }
+        let values = serde_json::to_vec_pretty(&params.params)
+            .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
+        let path = sandbox.work().join("params.json");
+        fs::write(&path, values).map_err(StageError::io("write", &path))?;
+        sandbox.seal(Path::new("params.json"))?;
+        Ok(sandbox)
+    }
+
+    pub(super) fn work(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.root.join("home")
+    }
+
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    fn add_folder(&mut self, path: &Path) -> Result<(), StageError> {
+        let folder = self.work().join(path);
+        fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
+        for parent in path.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
+            self.placed.insert(parent.to_owned(), Placed::Folder);
+        }
+        Ok(())
+    }
+
+    /// An input, which lies read-only in the cache.
+    fn add_tree(&mut self, from: &Path, path: &Path) -> Result<(), StageError> {
+        self.add_folder(path)?;
+        for entry in fs::read_dir(from).map_err(StageError::io("list", from))? {
+            let entry = entry.map_err(StageError::io("list", from))?;
+            let (source, path) = (entry.path(), path.join(entry.file_name()));
+            let metadata = entry.metadata().map_err(StageError::io("look at", &source))?;
+            if metadata.is_dir() {
+                self.add_tree(&source, &path)?;
+            } else if metadata.len() >= SHARED_BYTES {
+                self.share(&source, &path)?;
+            } else {
+                self.copy(&source, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_files(&mut self, context: &StageContext) -> Result<(), StageError> {
+        let external = context.external(FILES)?;
+        for declared in self.params.files.iter().map(|path| plain(path)) {
+            if !external.files.iter().any(|file| Path::new(&file.path).starts_with(&declared)) {
+                let shown = declared.display();
+                return Err(StageError::Data(format!(
+                    "`{shown}`, declared under `files`, is not there or an empty folder"
+                )));
+            }
+        }
+        for file in &external.files {
+            let path = Path::new(&file.path);
+            if self.placed.contains_key(path) {
+                // Declared by itself and with its folder.
+                continue;
+            }
+            if let Some(parent) = path.parent() {
+                self.add_folder(parent)?;
+            }
+            // The engine sees afterwards whether this is still the file that was hashed.
+            self.copy(&external.root.join(path), path)?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, source: &Path, path: &Path) -> Result<(), StageError> {
+        fs::copy(source, self.work().join(path)).map_err(StageError::io("copy", source))?;
+        self.seal(path)
+    }
+
+    /// Makes a fresh file read-only and remembers its stat.
+    fn seal(&mut self, path: &Path) -> Result<(), StageError> {
+        let target = self.work().join(path);
+        let stat = FileStat::following(&target).map_err(StageError::io("look at", &target))?;
+        let mode = stat.mode & 0o555;
+        if stat.mode & 0o777 == mode {
+            self.placed.insert(path.to_owned(), Placed::Copy(stat));
+            return Ok(());
+        }
+        let permissions = std::fs::Permissions::from_mode(mode);
+        fs::set_permissions(&target, permissions).map_err(StageError::io("make read-only", &target))?;
+        let stat = FileStat::following(&target).map_err(StageError::io("look at", &target))?;
+        self.placed.insert(path.to_owned(), Placed::Copy(stat));
+        Ok(())
+    }
+
+    /// A large file without copying its bytes: blocks shared by the file system, else a second name, else a copy.
+    fn share(&mut self, source: &Path, path: &Path) -> Result<(), StageError> {
+        let target = self.work().join(path);
+        if !self.no_reflink && reflink(source, &target) {
+            return self.seal(path);
+        }
+        self.no_reflink = true;
+        // Refused across file systems, and for files of another user.
+        if fs::hard_link(source, &target).is_err() {
+            return self.copy(source, path);
+        }
+        let stat = FileStat::following(&target).map_err(StageError::io("look at", &target))?;
+        self.placed.insert(path.to_owned(), Placed::Shared(stat));
+        Ok(())
+    }
+
+    /// Whether the program kept to what it declared; tells all that it did not.
+    pub(super) fn check(&self) -> Result<(), StageError> {
+        let mut findings = Findings::default();
+        let mut left: BTreeMap<&Path, Placed> =
+            self.placed.iter().map(|(path, placed)| (path.as_path(), *placed)).collect();
+        self.look_around(Path::new(""), &mut left, &mut findings)?;
+        let deleted: Vec<&Path> = left.into_keys().filter(|path| !path.starts_with("out")).collect();
+        // Of a deleted folder, the folder alone.
+        let top = |path: &Path| !path.ancestors().skip(1).any(|parent| deleted.contains(&parent));
+        let deleted: Vec<String> = deleted.iter().filter(|path| top(path)).map(|path| shown(path)).collect();
+        let empty: Vec<String> = self
+            .params
+            .outputs
+            .iter()
+            .filter(|name| !has_entries(&self.work().join("out").join(name)))
+            .map(|name| format!("out/{name}/"))
+            .collect();
+        let told = [
+            (
+                "wrote outside of its outputs",
+                findings.strays,
+                "write below a declared `out/NAME/`, or to `$TMPDIR`",
+            ),
+            ("changed the read-only", findings.changed, "copy it to `$TMPDIR` first"),
+            ("deleted the read-only", deleted, "copy it to `$TMPDIR` first"),
+            ("wrote nothing into its output", empty, "or remove it from `outputs`"),
+        ];
+        let told: Vec<String> = told
+            .iter()
+            .filter(|(_, paths, _)| !paths.is_empty())
+            .map(|(what, paths, help)| format!("{what} {} ({help})", list(paths)))
+            .collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        Err(StageError::Data(format!("the program ended well but {}", told.join("\n    and "))))
+    }
+
+    /// Compares a folder with what was laid out, and takes that out of `left`.
+    fn look_around(
+        &self,
+        path: &Path,
+        left: &mut BTreeMap<&Path, Placed>,
+        findings: &mut Findings,
+    ) -> Result<(), StageError> {
+        let folder = self.work().join(path);
+        for entry in fs::read_dir(&folder).map_err(StageError::io("list", &folder))? {
+            let entry = entry.map_err(StageError::io("list", &folder))?;
+            let path = path.join(entry.file_name());
+            let kind = entry.file_type().map_err(StageError::io("look at", &entry.path()))?;
+            match left.remove(path.as_path()) {
+                Some(Placed::Folder) if kind.is_dir() => {
+                    if !self.is_output(&path) {
+                        self.look_around(&path, left, findings)?;
+                    }
+                }
+                Some(Placed::Copy(before)) if kind.is_file() => {
+                    if FileStat::following(&entry.path()).ok() != Some(before) {
+                        findings.changed.push(shown(&path));
+                    }
+                }
+                Some(Placed::Shared(before)) if kind.is_file() => {
+                    // Whoever gives the file another name, as another stage may now, changes its ctime.
+                    let now = FileStat::following(&entry.path()).ok();
+                    if now.map(|now| FileStat { changed: before.changed, ..now }) != Some(before) {
+                        findings.changed.push(shown(&path));
+                    }
+                }
+                Some(_) if self.is_output(&path) => {}
+                Some(_) => findings.changed.push(shown(&path)),
+                None if kind.is_dir() => outputs::files_below(&entry.path(), &path, &mut findings.strays)?,
+                None => findings.strays.push(shown(&path)),
+            }
+        }
+        findings.strays.sort();
+        findings.changed.sort();
+        Ok(())
+    }
+
+    fn is_output(&self, path: &Path) -> bool {
+        path.strip_prefix("out").is_ok_and(|name| self.params.outputs.iter().any(|output| name == output))
+    }
+
+    /// Moves the outputs to where the engine takes them from.
+    pub(super) fn hand_over(&self, context: &StageContext) -> Result<(), StageError> {
+        for name in &self.params.outputs {
+            let made = self.work().join("out").join(name);
+            outputs::settle(&made, &Path::new("out").join(name), &self.root)?;
+            fs::rename(&made, &context.outputs[name]).map_err(StageError::io("move", &made))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is a folder with something in it.
+fn has_entries(folder: &Path) -> bool {
+    fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir())
+        && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Creates `path` as a clone of `source`; false where the file system cannot.
+#[cfg(target_os = "linux")]
+fn reflink(source: &Path, path: &Path) -> bool {
+    let Ok(from) = fs::File::open(source) else { return false };
+    let Ok(to) = fs::File::create_new(path) else { return false };
+    let mode = from.metadata().map(|metadata| metadata.permissions());
+    if rustix::fs::ioctl_ficlone(to.file(), from.file()).is_ok()
+        && mode.is_ok_and(|mode| to.set_permissions(mode).is_ok())
+    {
+        return true;
+    }
+    // If it cannot be removed, the link that follows fails with the reason.
+    let _ = fs::remove_file(path);
+    false
+}
+
+#[cfg(not(target_os = "linux"))]
+fn reflink(_source: &Path, _path: &Path) -> bool {
+    false
+}
