@@ -20,7 +20,7 @@ impl Externals {
     /// Hashes what the stage declared; unchanged files are known by their stat.
     pub fn read(planned: &PlannedStage, cache: &Cache, stats: &StatCache) -> Result<Self, CacheError> {
         let mut externals = Self::default();
-        for external in &planned.ports.externals {
+        for external in &planned.ports().externals {
             externals.add(external, cache, stats)?;
         }
         Ok(externals)

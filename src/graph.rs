@@ -54,7 +54,7 @@ impl Picture {
                 let collapsed = !expand && !planned.id.axes.is_empty();
                 let label =
                     if collapsed { format!("{} ×{count}", planned.id.base) } else { planned.id.to_string() };
-                let kind = planned.stage.kind();
+                let kind = planned.kind();
                 picture.shapes.push(Shape { label, kind, standings: BTreeMap::new() });
                 picture.shapes.len() - 1
             });

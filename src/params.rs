@@ -2,7 +2,9 @@
 
 use crate::problem::{Problem, suggest};
 use crate::yaml::{Node, Scalar, Value, resolve};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// The names that `${…}` may use at one place.
 #[derive(Debug, Clone, Default)]
@@ -10,7 +12,35 @@ pub struct Scope {
     pub params: BTreeMap<String, Node>,
     /// `${matrix.NAME}`, inside a stage with a matrix only.
     pub matrix: BTreeMap<String, Node>,
-    pub environment: BTreeMap<String, String>,
+    pub environment: Rc<Environment>,
+}
+
+/// The variables of the process, and which of them were asked for: on those the plan depends.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    asked: RefCell<BTreeMap<String, Option<String>>>,
+}
+
+impl Environment {
+    pub fn new(variables: BTreeMap<String, String>) -> Self {
+        Self { variables, asked: RefCell::default() }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(name);
+        self.asked.borrow_mut().insert(name.to_owned(), value.cloned());
+        value.map(String::as_str)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.variables.keys().map(String::as_str)
+    }
+
+    /// Each variable that was asked for, and its value if it is set.
+    pub fn asked(&self) -> BTreeMap<String, Option<String>> {
+        self.asked.borrow().clone()
+    }
 }
 
 impl Scope {
@@ -158,10 +188,10 @@ mod tests {
                 param("net", "{ base: 8 }"),
             ]),
             matrix: BTreeMap::from([param("fold", "0")]),
-            environment: BTreeMap::from([
+            environment: Rc::new(Environment::new(BTreeMap::from([
                 ("ROOT".to_owned(), "/data".to_owned()),
                 ("EMPTY".to_owned(), String::new()),
-            ]),
+            ]))),
         }
     }
 

@@ -1,10 +1,11 @@
 //! A pipeline file as written: names, references and untyped parameters, each with its node. Nothing is resolved
 //! here but `params:`.
 
-use crate::params::Scope;
+use crate::params::{Environment, Scope};
 use crate::problem::{At, Problem, Problems, suggest};
 use crate::yaml::{self, Key, Node, NodeId, Value};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::path::{Path, PathBuf};
 
 /// A pipeline file as written.
@@ -44,7 +45,7 @@ pub struct Overrides {
     pub set: Vec<(String, String)>,
     /// `--params FILE`: path and text, in the order given.
     pub files: Vec<(PathBuf, String)>,
-    pub environment: BTreeMap<String, String>,
+    pub environment: Rc<Environment>,
 }
 
 /// Environment variables with this prefix set the param named after it: `PIPE_PARAM_folds=3`.
@@ -215,7 +216,7 @@ impl Reader {
     /// The command line wins over files, files over the environment.
     fn override_for(&mut self, name: &str, overrides: &Overrides) -> Option<Node> {
         let environment = overrides.environment.get(&format!("{PARAM_PREFIX}{name}"));
-        let mut text = environment.map(String::as_str);
+        let mut text = environment;
         let mut found = None;
         for (path, content) in &overrides.files {
             if let Some(node) = self.params_file(path, content).into_iter().find(|(key, _)| key.text == name)
@@ -270,7 +271,7 @@ impl Reader {
                 names.push((key.text.clone(), format!("`{}` in `{}`", key.text, path.display())));
             }
         }
-        for variable in overrides.environment.keys() {
+        for variable in overrides.environment.names() {
             if let Some(name) = variable.strip_prefix(PARAM_PREFIX) {
                 names.push((name.to_owned(), format!("environment variable `{variable}`")));
             }

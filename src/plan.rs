@@ -8,10 +8,11 @@ use crate::yaml::{Key, Node, NodeId};
 use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
-use pipe_stages::artifact::Ports;
-use pipe_stages::stage::ConfiguredStage;
+use pipe_stages::artifact::{Ports, Resources};
+use pipe_stages::stage::{AnyStage, ConfiguredStage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 mod configure;
 mod connect;
@@ -27,9 +28,63 @@ pub struct Plan {
 
 pub struct PlannedStage {
     pub id: StageId,
-    pub stage: Box<dyn ConfiguredStage>,
-    pub ports: Ports,
     pub seed: Option<u64>,
+    pub resources: Resources,
+    kind: &'static dyn AnyStage,
+    /// Parameters as JSON and the names of open inputs, until somebody asks for more.
+    unread: Option<(String, Vec<String>)>,
+    configured: OnceLock<(Box<dyn ConfiguredStage>, Ports)>,
+}
+
+impl PlannedStage {
+    pub fn new(
+        id: StageId,
+        kind: &'static dyn AnyStage,
+        stage: Box<dyn ConfiguredStage>,
+        ports: Ports,
+        seed: Option<u64>,
+    ) -> Self {
+        let resources = ports.resources;
+        Self { id, seed, resources, kind, unread: None, configured: OnceLock::from((stage, ports)) }
+    }
+
+    /// A stage that was planned before, by this very program: `params` is what [`ConfiguredStage::params`] gave.
+    pub fn restore(
+        id: StageId,
+        kind: &'static dyn AnyStage,
+        params: String,
+        open_inputs: Vec<String>,
+        seed: Option<u64>,
+        resources: Resources,
+    ) -> Self {
+        let unread = Some((params, open_inputs));
+        Self { id, seed, resources, kind, unread, configured: OnceLock::new() }
+    }
+
+    pub fn kind(&self) -> &'static str {
+        self.kind.kind()
+    }
+
+    pub fn stage(&self) -> &dyn ConfiguredStage {
+        &*self.configured().0
+    }
+
+    pub fn ports(&self) -> &Ports {
+        &self.configured().1
+    }
+
+    fn configured(&self) -> &(Box<dyn ConfiguredStage>, Ports) {
+        self.configured.get_or_init(|| {
+            let (params, open_inputs) = self.unread.as_ref().expect("a stage is configured or unread");
+            let mut json = serde_json::Deserializer::from_str(params);
+            let mut decoder = <dyn erased_serde::Deserializer>::erase(&mut json);
+            let stage = self.kind.configure(&mut decoder).expect("a stage reads the parameters that it wrote");
+            let mut ports = stage.ports();
+            ports.open(open_inputs.iter().cloned());
+            ports.resources = self.resources;
+            (stage, ports)
+        })
+    }
 }
 
 /// An output port of the source feeds an input port of the target.

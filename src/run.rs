@@ -225,21 +225,21 @@ impl<'a> Run<'a> {
         let mut inputs = BTreeMap::new();
         for (source, edge) in self.plan.inputs(node) {
             let many =
-                planned.ports.inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
+                planned.ports().inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
             let name = if many {
                 input_element(&edge.input, edge.position, &self.name(source))
             } else {
                 edge.input.clone()
             };
-            let artifact = artifact_type(&self.plan.graph[source].ports.outputs, &edge.output);
+            let artifact = artifact_type(&self.plan.graph[source].ports().outputs, &edge.output);
             let digest = self.stages[source.index()].outputs[&edge.output];
             inputs.insert(name, InputRecord { artifact, digest });
         }
-        let outputs = &planned.ports.outputs;
+        let outputs = &planned.ports().outputs;
         let manifest = Manifest {
-            kind: planned.stage.kind().to_owned(),
-            version: planned.stage.version(),
-            params: planned.stage.params(),
+            kind: planned.kind().to_owned(),
+            version: planned.stage().version(),
+            params: planned.stage().params(),
             inputs,
             external: externals.manifest_records(),
             outputs: outputs
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
             seed: planned.seed,
             device: None,
             environment: planned
-                .ports
+                .ports()
                 .environment
                 .iter()
                 .map(|name| (name.clone(), std::env::var(name).ok()))
@@ -283,7 +283,7 @@ impl<'a> Run<'a> {
                     manifest: Some(record.manifest),
                     outputs: record.outputs.clone(),
                     summary: record.summary.clone(),
-                    ..blank_record(&name, self.plan.graph[node].stage.kind(), Outcome::Cached)
+                    ..blank_record(&name, self.plan.graph[node].kind(), Outcome::Cached)
                 });
                 self.totals.cached += 1;
                 self.tell(&Event::Cached { stage: name });
@@ -347,7 +347,7 @@ impl<'a> Run<'a> {
         let (plan, pool) = (self.plan, &mut self.pool);
         let mut taken = None;
         let node = self.schedule.start(|node| {
-            taken = pool.take(plan.graph[node].ports.resources, rivals);
+            taken = pool.take(plan.graph[node].resources, rivals);
             taken.is_some()
         })?;
         let taken = taken?;
@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
         self.running += 1;
         self.stages[node.index()].started = Some((Timestamp::now(), Instant::now()));
         let name = self.name(node);
-        let mut record = blank_record(&name, plan.graph[node].stage.kind(), Outcome::Interrupted);
+        let mut record = blank_record(&name, plan.graph[node].kind(), Outcome::Interrupted);
         record.key = Some(keyed.key);
         record.manifest = keyed.manifest.put(&self.workspace.cache.store).ok();
         record.reasons.clone_from(&keyed.reasons);
@@ -379,7 +379,7 @@ impl<'a> Run<'a> {
     }
 
     fn job_inputs(&self, node: NodeIndex) -> BTreeMap<String, Vec<(String, Digest)>> {
-        let ports = &self.plan.graph[node].ports.inputs;
+        let ports = &self.plan.graph[node].ports().inputs;
         let mut inputs: BTreeMap<String, Vec<_>> =
             ports.iter().map(|port| (port.name.to_string(), Vec::new())).collect();
         for (source, edge) in self.plan.inputs(node) {
@@ -453,7 +453,7 @@ impl<'a> Run<'a> {
     fn fail(&mut self, node: NodeIndex, error: String, elapsed: Duration) {
         let name = self.name(node);
         self.totals.failed += 1;
-        let kind = self.plan.graph[node].stage.kind();
+        let kind = self.plan.graph[node].kind();
         self.stages[node.index()].record.get_or_insert_with(|| blank_record(&name, kind, Outcome::Failed));
         self.close_record(node, Outcome::Failed, elapsed, Some(error.clone()));
         self.tell(&Event::Failed { stage: name.clone(), error, elapsed });
@@ -469,7 +469,7 @@ impl<'a> Run<'a> {
     fn skip(&mut self, node: NodeIndex, because: String) {
         let name = self.name(node);
         self.totals.skipped += 1;
-        let kind = self.plan.graph[node].stage.kind();
+        let kind = self.plan.graph[node].kind();
         self.stages[node.index()].record = Some(blank_record(&name, kind, Outcome::Skipped));
         self.tell(&Event::Skipped { stage: name, because });
     }

@@ -217,7 +217,7 @@ impl LocalExecutor {
             inputs.insert(port.clone(), dirs.collect::<Result<Vec<_>, CacheError>>()?);
         }
         let mut outputs = BTreeMap::new();
-        for port in &job.planned.ports.outputs {
+        for port in &job.planned.ports().outputs {
             outputs.insert(port.name.to_string(), create(&sandbox.out().join(port.name.as_ref()))?);
         }
         let services = LocalServices {
@@ -229,8 +229,8 @@ impl LocalExecutor {
             counts,
         };
         Ok(StageContext {
-            kind: job.planned.stage.kind(),
-            version: job.planned.stage.version(),
+            kind: job.planned.kind(),
+            version: job.planned.stage().version(),
             inputs,
             outputs,
             externals: job.externals.files().clone(),
@@ -283,7 +283,7 @@ impl LocalExecutor {
 
 /// A panic of the stage's code is an error of this stage alone.
 fn run_stage(job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
-    let run = std::panic::AssertUnwindSafe(|| job.planned.stage.run(context));
+    let run = std::panic::AssertUnwindSafe(|| job.planned.stage().run(context));
     match std::panic::catch_unwind(run) {
         Ok(result) => result.map_err(JobError::Stage),
         Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),

@@ -39,6 +39,7 @@ mod time;
 mod trace;
 mod tree;
 mod walk;
+mod watch;
 
 pub use actions::{ActionRecord, ActionTable, Lookup};
 pub use digest::{Digest, hash_file};
@@ -60,6 +61,7 @@ pub use time::Timestamp;
 pub use trace::{Outcome, RunHistory, RunId, RunRecord, StageRecord};
 pub use tree::{Tree, TreeEntry};
 pub use walk::TreeFile;
+pub use watch::{Expected, Watched};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -9,6 +9,7 @@ use crate::stat_cache::StatCache;
 use crate::store::Store;
 use crate::tree::{Tree, TreeEntry, check_relative_path};
 use crate::walk::TreeFile;
+use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -39,6 +40,7 @@ pub struct Listing {
     root: PathBuf,
     whole_folder: bool,
     stats: Vec<FileStat>,
+    watched: Vec<Watched<'static>>,
 }
 
 /// How one file differs between two listings.
@@ -67,8 +69,18 @@ impl Listing {
     /// A `.pipe` folder below `root` that `layout` owns is left out. What cannot be read, is no file
     /// or has a name that is not UTF-8 is an error that names the path.
     pub fn read(root: &Path, layout: &Layout, stats: &StatCache) -> Result<Self, CacheError> {
-        let found = find(root, layout)?;
-        Self::hash(root, true, found, stats)
+        let own = folder_id(layout.root());
+        let mut folders = Vec::new();
+        let found = find(root, layout, &mut |folder| {
+            let (stat, settled) = stats.folder(folder).doing(ACTION)?;
+            if own != Some((stat.device, stat.inode)) {
+                folders.push(watched(folder, Expected::leads(stat, settled)));
+            }
+            Ok(stat)
+        })?;
+        let mut listing = Self::hash(root, true, found, stats)?;
+        listing.watched.extend(folders);
+        Ok(listing)
     }
 
     /// Lists and hashes `files`, each below `root`; their relative paths are what is listed.
@@ -100,13 +112,20 @@ impl Listing {
             root: root.to_owned(),
             whole_folder,
             stats: Vec::with_capacity(paths.len()),
+            watched: Vec::with_capacity(paths.len()),
         };
-        for (path, hashed) in names.into_iter().zip(stats.digest_files(&paths)) {
+        for ((path, hashed), file) in names.into_iter().zip(stats.digest_files(&paths)).zip(&paths) {
             let hashed = hashed?;
+            listing.watched.push(watched(file, Expected::leads(hashed.stat, hashed.settled)));
             listing.entries.push(ListedFile { path, digest: hashed.digest, size: hashed.stat.size });
             listing.stats.push(hashed.stat);
         }
         Ok(listing)
+    }
+
+    /// What must be as it is for the listing to be the same when it is read again.
+    pub fn watched(&self) -> &[Watched<'static>] {
+        &self.watched
     }
 
     /// The digest of the listing's tree: what enters a manifest.
@@ -126,7 +145,7 @@ impl Listing {
         let listed: BTreeMap<&str, &FileStat> =
             self.entries.iter().map(|file| file.path.as_str()).zip(&self.stats).collect();
         let now = if self.whole_folder {
-            find(&self.root, layout)?
+            find(&self.root, layout, &mut |folder| FileStat::following(folder).doing(ACTION))?
         } else {
             self.entries.iter().map(|file| (file.path.clone(), self.root.join(&file.path))).collect()
         };
@@ -208,53 +227,69 @@ pub fn diff_listing(old: &[TreeFile], new: &[TreeFile]) -> Vec<FileChange> {
     changes
 }
 
+/// Looks at a folder before its names are read.
+type Look<'a> = dyn FnMut(&Path) -> Result<FileStat, CacheError> + 'a;
+
 /// Relative path → path of every file below `root`.
-fn find(root: &Path, layout: &Layout) -> Result<BTreeMap<String, PathBuf>, CacheError> {
+fn find(root: &Path, layout: &Layout, look: &mut Look<'_>) -> Result<BTreeMap<String, PathBuf>, CacheError> {
     let stat = FileStat::following(root).doing(ACTION)?;
     if stat.is_file() {
         let name = plain_name(root.file_name().unwrap_or(OsStr::new("")))?;
         return Ok(BTreeMap::from([(name, root.to_owned())]));
     }
-    let own = FileStat::following(layout.root()).ok().map(|stat| (stat.device, stat.inode));
-    let found = find_below(root, "", &[], own)?;
-    Ok(found.into_iter().collect())
+    let own = folder_id(layout.root());
+    let mut found = BTreeMap::new();
+    find_below(root, "", &[], own, look, &mut found)?;
+    Ok(found)
 }
 
 /// Device and inode of a folder: tells that a link has come back to it.
 type FolderId = (u64, u64);
+
+fn folder_id(folder: &Path) -> Option<FolderId> {
+    FileStat::following(folder).ok().map(|stat| (stat.device, stat.inode))
+}
 
 fn find_below(
     folder: &Path,
     prefix: &str,
     parents: &[FolderId],
     own: Option<FolderId>,
-) -> Result<Vec<(String, PathBuf)>, CacheError> {
-    let stat = FileStat::following(folder).doing(ACTION)?;
+    look: &mut Look<'_>,
+    found: &mut BTreeMap<String, PathBuf>,
+) -> Result<(), CacheError> {
+    let stat = look(folder)?;
     let id = (stat.device, stat.inode);
     if own == Some(id) {
-        return Ok(Vec::new());
+        return Ok(());
     }
     if parents.contains(&id) {
         return Err(CacheError::LinkLoop { path: folder.to_owned() });
     }
     let parents = [parents, &[id]].concat();
-    let entries: Vec<_> = fs_err::read_dir(folder).doing(ACTION)?.collect::<Result<_, _>>().doing(ACTION)?;
-    let found = entries
-        .into_par_iter()
-        .map(|entry| {
-            let name = plain_name(&entry.file_name())?;
-            let path = entry.path();
-            let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
-            let mut kind = entry.file_type().doing(ACTION)?;
-            if kind.is_symlink() {
-                kind = fs_err::metadata(&path).doing(ACTION)?.file_type();
-            }
-            if kind.is_dir() {
-                return find_below(&path, &relative, &parents, own);
-            }
+    for entry in fs_err::read_dir(folder).doing(ACTION)? {
+        let entry = entry.doing(ACTION)?;
+        let name = plain_name(&entry.file_name())?;
+        let path = entry.path();
+        let relative = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
+        let mut kind = entry.file_type().doing(ACTION)?;
+        if kind.is_symlink() {
+            kind = fs_err::metadata(&path).doing(ACTION)?.file_type();
+        }
+        if kind.is_dir() {
+            find_below(&path, &relative, &parents, own, look, found)?;
+        } else {
             // What is neither file nor folder is refused when it is hashed.
-            Ok(vec![(relative, path)])
-        })
-        .collect::<Result<Vec<_>, CacheError>>()?;
-    Ok(found.into_iter().flatten().collect())
+            found.insert(relative, path);
+        }
+    }
+    Ok(())
+}
+
+/// A path that is not UTF-8 cannot be watched, and so is looked at each time.
+fn watched(path: &Path, expected: Expected) -> Watched<'static> {
+    match path.to_str() {
+        Some(text) => Watched { path: text.to_owned().into(), expected },
+        None => Watched { path: path.to_string_lossy().into_owned().into(), expected: Expected::Unsettled },
+    }
 }

@@ -1,12 +1,13 @@
 //! What the file system says of a file without reading it. Decides nothing.
 
+use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// A time as a file system keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileTime {
     /// Seconds since 1970, negative before.
     pub seconds: i64,
@@ -17,7 +18,7 @@ pub struct FileTime {
 /// The fields that tell whether a file is the one that was hashed.
 ///
 /// ctime is the one that a program cannot set: it catches an edit whose mtime was restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileStat {
     /// Device of the file system.
     pub device: u64,

@@ -22,7 +22,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 const ACTION: &str = "use the stat cache";
 
@@ -49,6 +51,8 @@ pub struct HashedFile {
     pub digest: Digest,
     /// The stat that it belongs to.
     pub stat: FileStat,
+    /// Whether the same stat will prove that the content is the same.
+    pub settled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,7 @@ pub struct StatCache {
     mode: StatMode,
     entries: Mutex<HashMap<PathBuf, Entry>>,
     changed: AtomicBool,
+    clock: Mutex<Option<(Clock, Instant)>>,
 }
 
 /// A clock difference between two machines that nobody leaves standing.
@@ -95,7 +100,14 @@ impl StatCache {
             Err(error) => (HashMap::new(), Some(error.to_string())),
         };
         let warning = warning.map(|reason| Warning { path, reason });
-        (Self { layout, mode, entries: Mutex::new(entries), changed: AtomicBool::new(false) }, warning)
+        let stats = Self {
+            layout,
+            mode,
+            entries: Mutex::new(entries),
+            changed: AtomicBool::new(false),
+            clock: Mutex::default(),
+        };
+        (stats, warning)
     }
 
     /// Writes the cache if a digest was learnt since it was read or saved.
@@ -114,8 +126,6 @@ impl StatCache {
 
     /// The digests of many files, in their order; those not settled are hashed in parallel.
     pub fn digest_files<P: AsRef<Path> + Sync>(&self, paths: &[P]) -> Vec<Result<HashedFile, CacheError>> {
-        // Read at most once, before the first file is hashed: an earlier clock settles less.
-        let clock = OnceLock::new();
         let results: Vec<_> = paths
             .par_iter()
             .with_min_len(64)
@@ -125,9 +135,9 @@ impl StatCache {
                 let stat = FileStat::following(&path).doing(ACTION)?;
                 match known {
                     Some(entry) if entry.settled && self.same(&entry.stat, &stat) => {
-                        Ok((HashedFile { digest: entry.digest, stat }, None))
+                        Ok((HashedFile { digest: entry.digest, stat, settled: true }, None))
                     }
-                    _ => Ok((HashedFile { digest: Digest([0; 32]), stat }, Some((path, known)))),
+                    _ => Ok((HashedFile { digest: Digest([0; 32]), stat, settled: false }, Some((path, known)))),
                 }
             })
             .collect();
@@ -136,27 +146,56 @@ impl StatCache {
             .map(|result: Result<_, CacheError>| {
                 let (settled, unsettled) = result?;
                 let Some((path, known)) = unsettled else { return Ok(settled) };
-                let clock = clock.get_or_init(|| self.read_clock());
-                self.hash(path, known, clock.as_ref().ok().copied())
+                self.hash(path, known)
             })
             .collect()
     }
 
-    fn hash(
-        &self,
-        path: PathBuf,
-        known: Option<Entry>,
-        clock: Option<Clock>,
-    ) -> Result<HashedFile, CacheError> {
+    fn hash(&self, path: PathBuf, known: Option<Entry>) -> Result<HashedFile, CacheError> {
+        let clock = self.clock();
         let (digest, stat) = digest::hash_stable(&path)?;
         // Without a clock, as in a read-only folder, nothing is ever settled.
-        if let Some(clock) = clock {
-            let before = known.filter(|entry| self.same(&entry.stat, &stat));
-            let seen = before.map_or(clock.now, |entry| entry.seen);
-            let settled = clock.is_past(&stat) || seen.seconds + TICK_SECONDS < clock.now.seconds;
-            self.insert(path, Entry { stat, digest, seen, settled });
+        let Some(clock) = clock else { return Ok(HashedFile { digest, stat, settled: false }) };
+        let before = known.filter(|entry| self.same(&entry.stat, &stat));
+        let seen = before.map_or(clock.now, |entry| entry.seen);
+        let settled = clock.is_past(&stat) || seen.seconds + TICK_SECONDS < clock.now.seconds;
+        self.insert(path, Entry { stat, digest, seen, settled });
+        Ok(HashedFile { digest, stat, settled: settled && self.mode != StatMode::Content })
+    }
+
+    /// The stat of a folder, taken before its names are read, and whether the same stat will prove that
+    /// the names are the same.
+    pub(crate) fn folder(&self, path: &Path) -> io::Result<(FileStat, bool)> {
+        let clock = self.clock();
+        let stat = FileStat::following(path)?;
+        let settled = clock.is_some_and(|clock| clock.is_past(&stat));
+        Ok((stat, settled && self.mode != StatMode::Content))
+    }
+
+    /// A clock that was read before what is looked at now, at most a second ago: an earlier one settles less.
+    fn clock(&self) -> Option<Clock> {
+        let mut read = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
+        match *read {
+            Some((clock, when)) if when.elapsed() < Duration::from_secs(1) => Some(clock),
+            _ => {
+                let clock = self.read_clock().ok()?;
+                *read = Some((clock, Instant::now()));
+                Some(clock)
+            }
         }
-        Ok(HashedFile { digest, stat })
+    }
+
+    /// Waits until the file system's clock has passed the given time, and at most a few seconds.
+    pub fn wait_past(&self, time: FileTime) -> bool {
+        let since = Instant::now();
+        loop {
+            match self.read_clock() {
+                Ok(clock) if time < clock.now => return true,
+                Ok(_) if since.elapsed() < Duration::from_secs(TICK_SECONDS as u64) => {}
+                _ => return false,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn insert(&self, path: PathBuf, entry: Entry) {

@@ -11,11 +11,13 @@ mod status;
 mod why;
 
 use crate::console;
+use crate::params::Environment;
 use crate::pipeline::{Overrides, Pipeline};
 use crate::plan::Plan;
 use crate::problem::Problems;
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use thiserror::Error;
 
 /// Declarative pipelines with content-hashed, cached stages for medical-image deep learning.
@@ -168,6 +170,7 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Plan, CliError> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
+    let environment = Rc::new(Environment::new(environment));
     let overrides = Overrides { set: args.set.clone(), files, environment };
     Ok(Plan::new(&Pipeline::parse(&args.file, &text, &overrides)?)?)
 }

@@ -8,10 +8,9 @@ use crate::pipeline::{Pipeline, StageDecl};
 use crate::problem::{At, Problem, suggest};
 use crate::yaml::{Node, NodeId, Value};
 use petgraph::graph::NodeIndex;
-use pipe_stages::artifact::{Arity, InputPort, Ports, Resources};
+use pipe_stages::artifact::{Ports, Resources};
 use pipe_stages::registry;
 use pipe_stages::stage::{AnyStage, ConfiguredStage};
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
@@ -98,17 +97,10 @@ impl Planner {
         let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
         let stage = self.typed_params(&id, entry, with, decl.name.id, unfilled)?;
         let mut ports = stage.ports();
-        if ports.open_inputs {
-            let open = decl.inputs.iter().map(|(key, _)| InputPort {
-                name: Cow::Owned(key.text.clone()),
-                artifact: None,
-                arity: Arity::Many,
-            });
-            ports.inputs.extend(open);
-        }
+        ports.open(decl.inputs.iter().map(|(key, _)| key.text.clone()));
         declared.apply(&mut ports.resources);
         let seed = self.seed(&id, decl, scope, default_seed, &ports);
-        Some(PlannedStage { id, stage, ports, seed })
+        Some(PlannedStage::new(id, entry, stage, ports, seed))
     }
 
     /// Decodes parameters. After each problem the parameter it lies in is left out and the rest is tried again, so

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 impl Planner {
     pub(super) fn connect_all(&mut self) {
         for (node, wires) in std::mem::take(&mut self.wires) {
-            let inputs = self.graph[node].ports.inputs.clone();
+            let inputs = self.graph[node].ports().inputs.clone();
             let id = self.graph[node].id.to_string();
             for (key, _) in &wires.inputs {
                 if !inputs.iter().any(|port| port.name == key.text) {
@@ -107,7 +107,7 @@ impl Planner {
         at: &Node,
     ) -> Result<String, Problem> {
         let planned = &self.graph[source];
-        let outputs = &planned.ports.outputs;
+        let outputs = &planned.ports().outputs;
         let names = || outputs.iter().map(|output| output.name.as_ref());
         let wanted = port.artifact;
         let fits = |found| wanted.is_none_or(|wanted| wanted == found);
@@ -157,7 +157,7 @@ impl Planner {
     /// A help line that names the stages whose output fits `port`.
     fn givers(&self, port: &InputPort) -> String {
         let fits = |node: &NodeIndex| {
-            let outputs = &self.graph[*node].ports.outputs;
+            let outputs = &self.graph[*node].ports().outputs;
             outputs.iter().any(|output| port.artifact.is_none_or(|wanted| wanted == output.artifact))
         };
         let names: Vec<_> = self

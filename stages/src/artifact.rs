@@ -165,6 +165,17 @@ impl Ports {
         self
     }
 
+    /// Adds the inputs that the pipeline file wires to a stage with open inputs.
+    pub fn open(&mut self, names: impl Iterator<Item = String>) {
+        if self.open_inputs {
+            self.inputs.extend(names.map(|name| InputPort {
+                name: Cow::Owned(name),
+                artifact: None,
+                arity: Arity::Many,
+            }));
+        }
+    }
+
     pub fn reads<A: Artifact>(&mut self, port: &In<A>) -> &mut Self {
         self.input::<A>(port.name, Arity::One)
     }

@@ -1,0 +1,50 @@
+//! What must be as it was for the last run to be still true, one stat each.
+
+use crate::stat::FileStat;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::path::Path;
+
+/// A path and what a stat of it must give.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched<'a> {
+    /// Relative to the folder that holds `.pipe`, or absolute.
+    #[serde(borrow)]
+    pub path: Cow<'a, str>,
+    /// What must be there.
+    pub expected: Expected,
+}
+
+/// What a stat must give. The same stat proves the same content, or for a folder the same names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Expected {
+    /// Nothing is there.
+    Absent,
+    /// The path leads to this file or folder.
+    Leads(FileStat),
+    /// This very file is there, and no link to it.
+    Is(FileStat),
+    /// Written so shortly before it was read that no stat proves anything.
+    Unsettled,
+}
+
+impl Watched<'_> {
+    /// Whether it is as it must be.
+    pub fn holds(&self) -> bool {
+        let path = Path::new(&*self.path);
+        match self.expected {
+            Expected::Absent => std::fs::symlink_metadata(path).is_err(),
+            Expected::Leads(stat) => std::fs::metadata(path).is_ok_and(|found| FileStat::of(&found) == stat),
+            Expected::Is(stat) => {
+                std::fs::symlink_metadata(path).is_ok_and(|found| FileStat::of(&found) == stat)
+            }
+            Expected::Unsettled => false,
+        }
+    }
+}
+
+impl Expected {
+    pub(crate) fn leads(stat: FileStat, settled: bool) -> Self {
+        if settled { Self::Leads(stat) } else { Self::Unsettled }
+    }
+}
