@@ -229,7 +229,7 @@ impl fmt::Display for DirtyReason {
                 write!(formatter, "parameter `{path}` removed, was {}", Short(old))
             }
             Self::InputChanged { port, label, old, new } => {
-                write!(formatter, "input {}: content {} → {}", Port(port, label), old.short(), new.short())
+                write!(formatter, "input {} changed ({} → {})", Port(port, label), old.short(), new.short())
             }
             Self::InputAdded { port, label, .. } => write!(formatter, "input {} added", Port(port, label)),
             Self::InputRemoved { port, label, .. } => {
@@ -239,7 +239,7 @@ impl fmt::Display for DirtyReason {
                 write!(formatter, "input `{port}`: same elements in another order")
             }
             Self::ExternalChanged { port, old, new } => {
-                write!(formatter, "external files `{port}`: {} → {}", old.short(), new.short())
+                write!(formatter, "external files `{port}` changed ({} → {})", old.short(), new.short())
             }
             Self::ExternalAdded { port, .. } => write!(formatter, "external files `{port}` added"),
             Self::ExternalRemoved { port, .. } => write!(formatter, "external files `{port}` removed"),
@@ -276,7 +276,7 @@ struct Port<'a>(&'a str, &'a Option<String>);
 impl fmt::Display for Port<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
-            Some(label) => write!(formatter, "`{}` from `{label}`", self.0),
+            Some(label) => write!(formatter, "`{}` from stage `{label}`", self.0),
             None => write!(formatter, "`{}`", self.0),
         }
     }
