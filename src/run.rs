@@ -114,7 +114,7 @@ pub fn run(
 fn work<'a>(
     executor: &dyn Executor,
     queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'a>, Resources)>>,
-    sender: &mpsc::Sender<Message>,
+    sender: &mpsc::SyncSender<Message>,
 ) {
     loop {
         let received = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();

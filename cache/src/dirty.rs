@@ -12,7 +12,7 @@ use std::fmt;
 #[serde(tag = "reason", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DirtyReason {
-    /// No run of this stage is on record.
+    /// No run that gave a result of this stage is on record.
     NeverRan,
     /// The user asked for it.
     Forced,
@@ -213,7 +213,7 @@ fn diff_outputs(previous: &Manifest, current: &Manifest, reasons: &mut Vec<Dirty
 impl fmt::Display for DirtyReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverRan => formatter.write_str("it never ran with this cache"),
+            Self::NeverRan => formatter.write_str("it has no result on record"),
             Self::Forced => formatter.write_str("it was forced"),
             Self::OutputsMissing => formatter.write_str("its outputs are no longer in the cache"),
             Self::RecordCorrupt { detail } => {

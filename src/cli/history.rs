@@ -89,12 +89,11 @@ fn table(runs: &[RunRecord]) -> String {
     text
 }
 
-/// As much of the ids as tells them apart: at least date and time.
+/// As much of the ids as tells them apart: date and time, with milliseconds, or all of it.
 fn id_size(runs: &[RunRecord]) -> usize {
-    const DATE_AND_TIME: usize = 15;
     let ids: Vec<String> = runs.iter().map(|run| run.id.to_string()).collect();
     let differ = |size: &usize| ids.windows(2).all(|pair| pair[0][..*size] != pair[1][..*size]);
-    (DATE_AND_TIME..26).find(differ).unwrap_or(26)
+    [15, 19].into_iter().find(differ).unwrap_or(26)
 }
 
 fn row(run: &RunRecord, id_size: usize) -> [String; 8] {
