@@ -84,9 +84,11 @@ impl Console {
                 self.running.remove(stage);
                 self.line("done", Style::Good, stage, &done(report));
             }
-            Event::Failed { stage, error, elapsed } => {
+            Event::Failed { stage, error, elapsed, log } => {
                 self.running.remove(stage);
-                self.line("FAILED", Style::Bad, stage, &format!("after {}: {error}", duration(*elapsed)));
+                let log = log.as_ref().map(|path| format!("\n    log: {}", path.display()));
+                let text = format!("after {}: {error}{}", duration(*elapsed), log.unwrap_or_default());
+                self.line("FAILED", Style::Bad, stage, &text);
             }
             Event::Interrupted { stage, elapsed } => {
                 self.running.remove(stage);

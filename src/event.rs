@@ -3,6 +3,7 @@
 use pipe_stages::context::StageEvent;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Something that happened in a run.
@@ -44,6 +45,8 @@ pub enum Event {
         stage: String,
         error: String,
         elapsed: Duration,
+        /// Where its log is, if it came to start.
+        log: Option<PathBuf>,
     },
     /// Stopped because the user asked for it.
     Interrupted {

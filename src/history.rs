@@ -1,8 +1,12 @@
-//! What earlier runs did: the record of each stage's last result, and facts about where a run happens.
+//! What earlier runs did: a run by the name that people give it, each stage's last result, and facts about where a run
+//! happens.
 
-use pipe_cache::{ActionKey, Cache, CacheError, Digest, Manifest, Outcome, RunRecord, Warning};
+use pipe_cache::{
+    ActionKey, Cache, CacheError, Digest, Manifest, Outcome, RunId, RunRecord, StageRecord, Warning,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use thiserror::Error;
 
 /// How far back the last result of a stage is looked for.
 const RUNS_SEARCHED: usize = 200;
@@ -52,6 +56,73 @@ fn collect(run: &RunRecord, stages: &BTreeSet<String>, found: &mut BTreeMap<Stri
 /// The manifest of a last result, if it is still in the cache.
 pub fn manifest(cache: &Cache, last: &LastResult) -> Option<Manifest> {
     Manifest::get(&cache.store, &last.manifest).ok()
+}
+
+/// Why no run was found.
+#[derive(Debug, Error)]
+pub enum FindError {
+    #[error("no run is on record here")]
+    NoRuns,
+    #[error("`latest~{back}` goes back too far: {count} runs are on record")]
+    TooFarBack { back: usize, count: usize },
+    #[error("the id of more than one run begins with `{prefix}`: {}", .found.join(", "))]
+    Ambiguous { prefix: String, found: Vec<String> },
+    #[error("no run is called `{0}`")]
+    Unknown(String),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// How a run can be named, for help texts.
+pub const RUN_NAMES: &str =
+    "name a run by its tag, `latest`, `latest~1` or the beginning of its id; `pipe history` lists them";
+
+/// The run that a text names: `latest`, `latest~N` for the Nth before it, a tag, or the beginning of an id.
+pub fn find_run(cache: &Cache, name: &str) -> Result<RunId, FindError> {
+    let mut ids = cache.runs.ids()?;
+    if ids.is_empty() {
+        return Err(FindError::NoRuns);
+    }
+    if let Some(back) = steps_back(name) {
+        let count = ids.len();
+        return if back < count {
+            Ok(ids.swap_remove(back))
+        } else {
+            Err(FindError::TooFarBack { back, count })
+        };
+    }
+    if let Some(run) = cache.runs.tags()?.remove(name) {
+        return Ok(run);
+    }
+    let mut found: Vec<_> = ids.into_iter().filter(|id| id.to_string().starts_with(name)).collect();
+    match found.len() {
+        0 => Err(FindError::Unknown(name.to_owned())),
+        1 => Ok(found.remove(0)),
+        _ => {
+            let found = found.iter().take(3).map(ToString::to_string).collect();
+            Err(FindError::Ambiguous { prefix: name.to_owned(), found })
+        }
+    }
+}
+
+/// How many runs before the latest a name means, if it is of that form.
+fn steps_back(name: &str) -> Option<usize> {
+    match name.strip_prefix("latest")? {
+        "" => Some(0),
+        rest => rest.strip_prefix('~')?.parse().ok(),
+    }
+}
+
+/// Whether the stage did something in its run, and so has a log there.
+pub fn acted(stage: &StageRecord) -> bool {
+    matches!(stage.outcome, Outcome::Ran | Outcome::Failed | Outcome::Interrupted)
+}
+
+/// Versions of what does the work of a run, as far as they are known by now.
+pub fn versions() -> BTreeMap<String, String> {
+    let mut versions = pipe_stages::machine::versions();
+    versions.insert("pipe".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    versions
 }
 
 /// Name of this machine, for records.

@@ -16,6 +16,8 @@ pub struct Pipeline {
     pub file: PathBuf,
     pub text: String,
     pub scope: Scope,
+    /// Where params did not come from the file, as the user would write it.
+    pub overrides: Vec<String>,
     /// Used by seeded stages that have none of their own.
     pub seed: Node,
     pub stages: Vec<StageDecl>,
@@ -50,6 +52,17 @@ pub struct Overrides {
 
 /// Environment variables with this prefix set the param named after it: `PIPE_PARAM_folds=3`.
 pub const PARAM_PREFIX: &str = "PIPE_PARAM_";
+
+impl Overrides {
+    /// Each as the user would write it.
+    fn told(&self) -> Vec<String> {
+        let set = self.set.iter().map(|(name, value)| format!("--set {name}={value}"));
+        let files = self.files.iter().map(|(path, _)| format!("--params {}", path.display()));
+        let variables = self.environment.names().filter(|name| name.starts_with(PARAM_PREFIX));
+        let variables = variables.map(|name| (name, self.environment.get(name).unwrap_or_default()));
+        set.chain(files).chain(variables.map(|(name, value)| format!("{name}={value}"))).collect()
+    }
+}
 
 const TOP_KEYS: [&str; 5] = ["name", "description", "params", "seed", "stages"];
 const STAGE_KEYS: [&str; 7] = ["uses", "description", "in", "with", "matrix", "seed", "resources"];
@@ -130,8 +143,18 @@ impl Reader {
                 None => unread.push(key.clone()),
             }
         }
-        let (file, text) = (file.to_owned(), text.to_owned());
-        Some(Pipeline { name, file, text, scope, seed, stages: declared, unread, problems: Vec::new() })
+        let (file, text, overrides) = (file.to_owned(), text.to_owned(), overrides.told());
+        Some(Pipeline {
+            name,
+            file,
+            text,
+            scope,
+            overrides,
+            seed,
+            stages: declared,
+            unread,
+            problems: Vec::new(),
+        })
     }
 
     /// The name, which is also the name of the folder of results.

@@ -21,6 +21,10 @@ mod connect;
 pub struct Plan {
     pub name: String,
     pub file: PathBuf,
+    /// Params as they are used, for the record: stages have theirs filled in.
+    pub params: BTreeMap<String, serde_json::Value>,
+    /// Where params did not come from the file, e.g. `--set epochs=9`.
+    pub overrides: Vec<String>,
     pub graph: DiGraph<PlannedStage, Edge>,
     /// Every stage after all it reads from; otherwise in the order of the file.
     pub order: Vec<NodeIndex>,
@@ -106,7 +110,15 @@ impl Plan {
         match order {
             Some(order) if planner.problems.is_empty() => {
                 let Planner { graph, .. } = planner;
-                Ok(Self { name: pipeline.name.clone(), file: pipeline.file.clone(), graph, order })
+                let params = pipeline.scope.params.iter().map(|(name, node)| (name.clone(), node.to_json()));
+                Ok(Self {
+                    name: pipeline.name.clone(),
+                    file: pipeline.file.clone(),
+                    params: params.collect(),
+                    overrides: pipeline.overrides.clone(),
+                    graph,
+                    order,
+                })
             }
             _ => Err(Problems::new(&shown, &pipeline.text, planner.problems)),
         }

@@ -3,16 +3,18 @@
 
 use crate::event::{Event, Totals};
 use crate::explain;
-use crate::external::{Externals, Sources};
+use crate::external::Sources;
 use crate::history::{self, LastResult};
 use crate::interrupt;
+use crate::key::{self, Keyed};
 use crate::plan::Plan;
 use crate::schedule::{Pool, Schedule, State};
+use crate::stage_log::StageLogs;
 use crate::worker::{Executor, Finished, Job, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{
-    ActionKey, ArtifactType, Cache, CacheError, Digest, DirtyReason, InputRecord, Lookup, Manifest, Outcome,
-    RunId, RunRecord, StageRecord, StatCache, Timestamp, input_element,
+    ActionKey, Cache, CacheError, Digest, DirtyReason, Lookup, Manifest, Outcome, RunId, RunRecord,
+    StageRecord, StatCache, Timestamp,
 };
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
@@ -43,6 +45,8 @@ pub struct Summary {
     pub totals: Totals,
     /// Trees of the outputs of every wanted stage; none for a stage that did not finish.
     pub outputs: BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
+    /// Key of every wanted stage whose result is there.
+    pub keys: BTreeMap<NodeIndex, ActionKey>,
 }
 
 /// The places a run works with.
@@ -74,7 +78,8 @@ pub fn run(
     std::thread::scope(|scope| {
         // Moved in, so that the workers see its end when this closure ends.
         let jobs = jobs;
-        let (sender, receiver) = mpsc::channel();
+        // Bounded, so that a program which prints faster than its log is written waits instead of filling the memory.
+        let (sender, receiver) = mpsc::sync_channel(1024);
         let mut workers = 0;
         loop {
             run.settle()?;
@@ -109,7 +114,7 @@ pub fn run(
 fn work<'a>(
     executor: &dyn Executor,
     queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'a>, Resources)>>,
-    sender: &mpsc::Sender<Message>,
+    sender: &mpsc::SyncSender<Message>,
 ) {
     loop {
         let received = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -127,17 +132,11 @@ fn work<'a>(
 /// What is known of a stage during the run.
 #[derive(Default)]
 struct Stage {
-    keyed: Option<Keyed>,
+    /// Its key, and why its result is not on record, from then until it starts.
+    keyed: Option<(Keyed, Vec<DirtyReason>)>,
     outputs: BTreeMap<String, Digest>,
     record: Option<StageRecord>,
     started: Option<(Timestamp, Instant)>,
-}
-
-struct Keyed {
-    manifest: Manifest,
-    key: ActionKey,
-    externals: Externals,
-    reasons: Vec<DirtyReason>,
 }
 
 struct Run<'a> {
@@ -155,6 +154,7 @@ struct Run<'a> {
     totals: Totals,
     started_at: Timestamp,
     id: RunId,
+    logs: StageLogs,
     /// Looked up when the first record is written: a run with nothing to do starts no git.
     commit: std::cell::OnceCell<Option<String>>,
     /// When the record is worth writing again.
@@ -174,6 +174,7 @@ impl<'a> Run<'a> {
             observer(&Event::Warning(warning.to_string()));
         }
         let started_at = Timestamp::now();
+        let id = RunId::at(started_at);
         Ok(Self {
             plan,
             workspace,
@@ -187,13 +188,17 @@ impl<'a> Run<'a> {
             stopping: false,
             totals: Totals::default(),
             started_at,
-            id: RunId::at(started_at),
+            logs: StageLogs::new(workspace.cache.layout.logs(&id)),
+            id,
             commit: std::cell::OnceCell::new(),
             next_save: Instant::now(),
         })
     }
 
     fn tell(&mut self, event: &Event) {
+        if let Some(warning) = self.logs.observe(event) {
+            (self.observer)(&Event::Warning(warning));
+        }
         (self.observer)(event);
     }
 
@@ -219,46 +224,15 @@ impl<'a> Run<'a> {
     }
 
     fn key(&self, node: NodeIndex) -> Result<Keyed, CacheError> {
-        let planned = &self.plan.graph[node];
-        let externals = Externals::read(planned, &self.workspace.cache, &self.workspace.stats)?;
-        self.workspace.sources.add(&externals);
-        let mut inputs = BTreeMap::new();
-        for (source, edge) in self.plan.inputs(node) {
-            let many =
-                planned.ports().inputs.iter().any(|port| port.name == edge.input && port.arity.takes_several());
-            let name = if many {
-                input_element(&edge.input, edge.position, &self.name(source))
-            } else {
-                edge.input.clone()
-            };
-            let artifact = artifact_type(&self.plan.graph[source].ports().outputs, &edge.output);
-            let digest = self.stages[source.index()].outputs[&edge.output];
-            inputs.insert(name, InputRecord { artifact, digest });
-        }
-        let outputs = &planned.ports().outputs;
-        let manifest = Manifest {
-            kind: planned.kind().to_owned(),
-            version: planned.stage().version(),
-            params: planned.stage().params(),
-            inputs,
-            external: externals.manifest_records(),
-            outputs: outputs
-                .iter()
-                .map(|port| (port.name.to_string(), artifact_type(outputs, &port.name)))
-                .collect(),
-            seed: planned.seed,
-            device: None,
-            environment: planned
-                .ports()
-                .environment
-                .iter()
-                .map(|name| (name.clone(), std::env::var(name).ok()))
-                .collect(),
-        };
-        Ok(Keyed { key: manifest.key(), manifest, externals, reasons: Vec::new() })
+        let Workspace { cache, stats, sources, .. } = self.workspace;
+        let keyed = Keyed::new(self.plan, node, cache, stats, |source, edge| {
+            self.stages[source.index()].outputs[&edge.output]
+        })?;
+        sources.add(&keyed.externals);
+        Ok(keyed)
     }
 
-    fn look_up(&mut self, node: NodeIndex, mut keyed: Keyed) -> Result<(), CacheError> {
+    fn look_up(&mut self, node: NodeIndex, keyed: Keyed) -> Result<(), CacheError> {
         let actions = &self.workspace.cache.actions;
         let on_record = if self.options.forced.contains(&node) {
             Err(vec![DirtyReason::Forced])
@@ -283,6 +257,7 @@ impl<'a> Run<'a> {
                     manifest: Some(record.manifest),
                     outputs: record.outputs.clone(),
                     summary: record.summary.clone(),
+                    sources: key::sources(self.plan, node),
                     ..blank_record(&name, self.plan.graph[node].kind(), Outcome::Cached)
                 });
                 self.totals.cached += 1;
@@ -290,20 +265,20 @@ impl<'a> Run<'a> {
                 self.schedule.end(node, State::Cached);
             }
             Err(reasons) => {
-                keyed.reasons = reasons;
                 if self.options.dry {
                     // The listings of the old state are in the cache; those of the new must be for a comparison.
                     keyed.externals.store(&self.workspace.cache)?;
-                    let reasons = explain::describe(&keyed.reasons, &self.workspace.cache.store);
-                    self.tell(&Event::WouldRun { stage: name, reasons });
+                    let sources = key::sources(self.plan, node);
+                    let reasons = explain::describe(&reasons, &sources, &self.workspace.cache.store);
+                    self.tell(&Event::WouldRun { stage: name.clone(), reasons });
                     self.totals.ran += 1;
                     for next in self.schedule.end(node, State::Skipped) {
                         let stage = self.name(next);
-                        let because = "a stage that it needs would run".to_owned();
+                        let because = format!("it needs `{name}`, which would run");
                         self.tell(&Event::MightRun { stage, because });
                     }
                 } else {
-                    self.stages[node.index()].keyed = Some(keyed);
+                    self.stages[node.index()].keyed = Some((keyed, reasons));
                     self.schedule.queue(node);
                 }
             }
@@ -351,21 +326,22 @@ impl<'a> Run<'a> {
             taken.is_some()
         })?;
         let taken = taken?;
-        let keyed = self.stages[node.index()].keyed.take()?;
+        let (keyed, reasons) = self.stages[node.index()].keyed.take()?;
         self.running += 1;
         self.stages[node.index()].started = Some((Timestamp::now(), Instant::now()));
         let name = self.name(node);
         let mut record = blank_record(&name, plan.graph[node].kind(), Outcome::Interrupted);
         record.key = Some(keyed.key);
         record.manifest = keyed.manifest.put(&self.workspace.cache.store).ok();
-        record.reasons.clone_from(&keyed.reasons);
+        record.sources = key::sources(plan, node);
+        record.threads = Some(taken.cpu);
+        // Listings are small; stored before the run, they also explain a run that fails. Without them the sentences
+        // name no files, which is no reason not to run.
+        let _ = keyed.externals.store(&self.workspace.cache);
+        let sentences = explain::describe(&reasons, &record.sources, &self.workspace.cache.store);
+        record.reasons = reasons;
         self.stages[node.index()].record = Some(record);
-        // Listings are small; stored before the run, they also explain a run that fails.
-        let reasons = match keyed.externals.store(&self.workspace.cache) {
-            Ok(()) => explain::describe(&keyed.reasons, &self.workspace.cache.store),
-            Err(_) => keyed.reasons.iter().map(ToString::to_string).collect(),
-        };
-        self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons });
+        self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons: sentences });
         let job = Job {
             planned: &plan.graph[node],
             inputs: self.job_inputs(node),
@@ -456,7 +432,8 @@ impl<'a> Run<'a> {
         let kind = self.plan.graph[node].kind();
         self.stages[node.index()].record.get_or_insert_with(|| blank_record(&name, kind, Outcome::Failed));
         self.close_record(node, Outcome::Failed, elapsed, Some(error.clone()));
-        self.tell(&Event::Failed { stage: name.clone(), error, elapsed });
+        let log = self.logs.path(&name);
+        self.tell(&Event::Failed { stage: name.clone(), error, elapsed, log });
         for next in self.schedule.end(node, State::Failed) {
             self.skip(next, format!("`{name}` failed"));
         }
@@ -470,7 +447,8 @@ impl<'a> Run<'a> {
         let name = self.name(node);
         self.totals.skipped += 1;
         let kind = self.plan.graph[node].kind();
-        self.stages[node.index()].record = Some(blank_record(&name, kind, Outcome::Skipped));
+        let record = blank_record(&name, kind, Outcome::Skipped);
+        self.stages[node.index()].record = Some(StageRecord { error: Some(because.clone()), ..record });
         self.tell(&Event::Skipped { stage: name, because });
     }
 
@@ -505,6 +483,15 @@ impl<'a> Run<'a> {
             finished_at,
             command: self.options.command.clone(),
             commit: self.commit.get_or_init(history::commit).clone(),
+            host: Some(history::host()),
+            cores: std::thread::available_parallelism().ok().map(std::num::NonZero::get),
+            threads: Some(self.workspace.capacity.cpu),
+            device: Some(if self.workspace.capacity.gpu > 0 { "gpu" } else { "cpu" }.to_owned()),
+            versions: history::versions(),
+            peak_memory_bytes: pipe_stages::machine::peak_memory_bytes(),
+            overrides: self.plan.overrides.clone(),
+            params: self.plan.params.clone(),
+            tags: Vec::new(),
             stages: self
                 .plan
                 .order
@@ -520,12 +507,15 @@ impl<'a> Run<'a> {
             self.workspace.cache.runs.save(&record)?;
         }
         self.tell(&Event::Ended(self.totals));
+        let has_result = |node: &NodeIndex| matches!(self.schedule.state(*node), State::Cached | State::Done);
+        let key = |node: &NodeIndex| Some((*node, self.stages[node.index()].record.as_ref()?.key?));
+        let keys = self.options.wanted.iter().filter(|node| has_result(node)).filter_map(key).collect();
         let outputs = self
             .options
             .wanted
             .iter()
             .map(|&node| (node, std::mem::take(&mut self.stages[node.index()].outputs)));
-        Ok(Summary { totals: self.totals, outputs: outputs.collect() })
+        Ok(Summary { totals: self.totals, outputs: outputs.collect(), keys })
     }
 
     /// A run that found everything as the last one left it is not worth a record.
@@ -536,12 +526,6 @@ impl<'a> Run<'a> {
                 record.outcome != Outcome::Cached || last != record.key
             })
     }
-}
-
-fn artifact_type(outputs: &[pipe_stages::artifact::OutputPort], name: &str) -> ArtifactType {
-    let artifact =
-        outputs.iter().find(|port| port.name == name).expect("the plan checked every output").artifact;
-    ArtifactType { name: artifact.name.to_owned(), format: artifact.format }
 }
 
 fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRecord {
@@ -559,6 +543,8 @@ fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRecord {
         memo_hits: 0,
         memo_misses: 0,
         summary: serde_json::Value::Null,
+        sources: BTreeMap::new(),
+        threads: None,
     }
 }
 

@@ -82,6 +82,25 @@ impl Node {
             Value::Map(_) => "a mapping".into(),
         }
     }
+
+    /// The value as YAML would type it, for records.
+    pub fn to_json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Scalar(Scalar { text, kind: ScalarKind::Bool }) => {
+                text.eq_ignore_ascii_case("true").into()
+            }
+            // A number that JSON cannot hold, such as `.inf`, stays text.
+            Value::Scalar(Scalar { text, kind: ScalarKind::Number }) => {
+                serde_json::from_str(&text.replace('_', "")).unwrap_or_else(|_| text.as_str().into())
+            }
+            Value::Scalar(Scalar { text, kind: ScalarKind::Text }) => text.as_str().into(),
+            Value::List(items) => items.iter().map(Self::to_json).collect(),
+            Value::Map(pairs) => {
+                pairs.iter().map(|(key, value)| (key.text.clone(), value.to_json())).collect()
+            }
+        }
+    }
 }
 
 /// Reads one YAML document.

@@ -64,28 +64,6 @@ fn an_unknown_format_is_a_user_error() {
 }
 
 #[test]
-fn list_shows_the_latest_run_first() {
-    let space = chain();
-    space.write("data.txt", "three\n");
-    space.run(&["-m", "with three"]).code(0);
-    let list = space.pipe(&["list"]);
-    list.code(0);
-    let lines: Vec<_> = list.stdout.lines().collect();
-    assert_eq!(lines.len(), 2, "{list}");
-    assert!(lines[0].contains("  chain  3 ran, 1 cached  ") && lines[0].ends_with("with three"), "{list}");
-    assert!(lines[1].contains("  chain  4 ran  "), "{list}");
-    let one = space.pipe(&["list", "-n", "1"]);
-    assert_eq!(one.stdout.lines().collect::<Vec<_>>(), lines[..1]);
-}
-
-#[test]
-fn list_says_how_to_make_the_first_run() {
-    let report = TestSpace::new("").pipe(&["list"]);
-    report.code(0).says("`pipe run FILE` makes the first");
-    assert_eq!(report.stdout, "");
-}
-
-#[test]
 fn stages_lists_every_kind_with_a_sentence() {
     let output = at_root(&["stages"]);
     assert_eq!(output.status.code(), Some(0));

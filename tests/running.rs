@@ -131,7 +131,7 @@ fn why_names_the_old_and_the_new_value_before_and_after_the_run() {
     space
         .pipe(&["why", "pipeline.yaml", "total"])
         .code(0)
-        .prints("because input `scaled` from `scale`: content ");
+        .prints("because input `scaled` from stage `scale` changed: lines changed\n");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::fmt;
 #[serde(tag = "reason", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DirtyReason {
-    /// No run of this stage is on record.
+    /// No run that gave a result of this stage is on record.
     NeverRan,
     /// The user asked for it.
     Forced,
@@ -213,7 +213,7 @@ fn diff_outputs(previous: &Manifest, current: &Manifest, reasons: &mut Vec<Dirty
 impl fmt::Display for DirtyReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverRan => formatter.write_str("it never ran with this cache"),
+            Self::NeverRan => formatter.write_str("it has no result on record"),
             Self::Forced => formatter.write_str("it was forced"),
             Self::OutputsMissing => formatter.write_str("its outputs are no longer in the cache"),
             Self::RecordCorrupt { detail } => {
@@ -229,7 +229,7 @@ impl fmt::Display for DirtyReason {
                 write!(formatter, "parameter `{path}` removed, was {}", Short(old))
             }
             Self::InputChanged { port, label, old, new } => {
-                write!(formatter, "input {}: content {} → {}", Port(port, label), old.short(), new.short())
+                write!(formatter, "input {} changed ({} → {})", Port(port, label), old.short(), new.short())
             }
             Self::InputAdded { port, label, .. } => write!(formatter, "input {} added", Port(port, label)),
             Self::InputRemoved { port, label, .. } => {
@@ -239,7 +239,7 @@ impl fmt::Display for DirtyReason {
                 write!(formatter, "input `{port}`: same elements in another order")
             }
             Self::ExternalChanged { port, old, new } => {
-                write!(formatter, "external files `{port}`: {} → {}", old.short(), new.short())
+                write!(formatter, "external files `{port}` changed ({} → {})", old.short(), new.short())
             }
             Self::ExternalAdded { port, .. } => write!(formatter, "external files `{port}` added"),
             Self::ExternalRemoved { port, .. } => write!(formatter, "external files `{port}` removed"),
@@ -276,7 +276,7 @@ struct Port<'a>(&'a str, &'a Option<String>);
 impl fmt::Display for Port<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.1 {
-            Some(label) => write!(formatter, "`{}` from `{label}`", self.0),
+            Some(label) => write!(formatter, "`{}` from stage `{label}`", self.0),
             None => write!(formatter, "`{}`", self.0),
         }
     }

@@ -92,6 +92,14 @@ impl Layout {
     pub fn run(&self, id: &RunId) -> PathBuf {
         self.runs().join(format!("{id}.json"))
     }
+    /// The logs of the stages of one run.
+    pub fn logs(&self, run: &RunId) -> PathBuf {
+        self.root.join("logs").join(run.to_string())
+    }
+    /// The folder of tags: a file for each name.
+    pub fn tags(&self) -> PathBuf {
+        self.root.join("tags")
+    }
     /// The stat cache.
     pub fn stat(&self) -> PathBuf {
         self.root.join("stat-v1")

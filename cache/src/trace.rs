@@ -1,4 +1,5 @@
 //! Records of runs, for people: history, comparison, `why` of last week. Nothing is served from them.
+//! A field that was added later has a default, so the records of older versions still read.
 
 use crate::digest::Digest;
 use crate::dirty::DirtyReason;
@@ -90,6 +91,33 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// Commit of the user's repository.
     pub commit: Option<String>,
+    /// Name of the machine.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Cores of the machine.
+    #[serde(default)]
+    pub cores: Option<usize>,
+    /// Threads that its stages shared.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// What networks could run on: `cpu` or `gpu`.
+    #[serde(default)]
+    pub device: Option<String>,
+    /// Name → version of the programs and libraries that did the work, as far as they are known.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
+    /// Most memory that the process held at once, without the programs that it started.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
+    /// Where params did not come from the pipeline file, e.g. `--set epochs=9`.
+    #[serde(default)]
+    pub overrides: Vec<String>,
+    /// Params of the pipeline as they were used.
+    #[serde(default)]
+    pub params: BTreeMap<String, Value>,
+    /// Names that people gave to it. Kept apart (see `tags.rs`), filled in when it is read.
+    #[serde(default)]
+    pub tags: Vec<String>,
     /// In the order of the plan.
     pub stages: Vec<StageRecord>,
 }
@@ -115,7 +143,7 @@ pub struct StageRecord {
     pub duration: Option<Duration>,
     /// Output port → tree.
     pub outputs: BTreeMap<String, Digest>,
-    /// Why it failed.
+    /// Why it failed, or was not run.
     pub error: Option<String>,
     /// Items found in the memo.
     pub memo_hits: u64,
@@ -123,6 +151,12 @@ pub struct StageRecord {
     pub memo_misses: u64,
     /// Small facts that the stage told.
     pub summary: Value,
+    /// Input port with one source → the stage that it was read from.
+    #[serde(default)]
+    pub sources: BTreeMap<String, String>,
+    /// Threads that it was given.
+    #[serde(default)]
+    pub threads: Option<usize>,
 }
 
 /// How a stage ended.
@@ -151,7 +185,7 @@ struct RunFile<R> {
 /// The run records of one `.pipe` folder.
 #[derive(Debug, Clone)]
 pub struct RunHistory {
-    layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
 }
 
 impl RunHistory {
@@ -182,11 +216,13 @@ impl RunHistory {
         if file.format != RUN_FORMAT {
             return Err(malformed(format!("it has format {}, this pipe reads {RUN_FORMAT}", file.format)));
         }
-        let run: RunRecord =
+        let mut run: RunRecord =
             serde_json::from_value(file.run).map_err(|error| malformed(error.to_string()))?;
         if run.id != *id {
             return Err(malformed(format!("it is the record of {}", run.id)));
         }
+        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
+        run.tags = tags.map(|(name, _)| name).collect();
         Ok(Some(run))
     }
 

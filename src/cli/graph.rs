@@ -1,7 +1,6 @@
 //! `pipe graph`: the pipeline as a picture, with what is cached and what is stale.
 
-use super::run::open_workspace;
-use super::status::assess;
+use super::status::{assess, open_to_read};
 use super::{CliError, OK, PipelineArgs, load};
 use crate::console;
 use crate::graph::Picture;
@@ -29,7 +28,7 @@ enum Format {
 
 pub(crate) fn run(args: &GraphArgs) -> Result<u8, CliError> {
     let plan = load(&args.pipeline)?;
-    let workspace = open_workspace(None)?;
+    let workspace = open_to_read()?;
     let findings = assess(&plan, &workspace, &[])?;
     let standings = findings.into_iter().map(|(node, finding)| (node, finding.standing)).collect();
     let picture = Picture::new(&plan, &standings, args.expand);

@@ -1,21 +1,27 @@
 //! The command line: one file per subcommand, each calling the library.
 
 mod check;
+mod diff;
 mod doctor;
 mod graph;
-mod list;
+mod history;
+mod lock;
+mod log;
 mod run;
 mod schema;
 mod stages;
 mod status;
+mod tag;
 mod why;
 
 use crate::console;
 use crate::params::Environment;
+use crate::history::{FindError, RUN_NAMES, find_run};
 use crate::pipeline::{Overrides, Pipeline};
 use crate::plan::Plan;
 use crate::problem::Problems;
 use clap::{Args, Parser, Subcommand};
+use pipe_cache::{Cache, RunRecord};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use thiserror::Error;
@@ -37,7 +43,13 @@ enum Command {
     Status(status::StatusArgs),
     Why(why::WhyArgs),
     Graph(graph::GraphArgs),
-    List(list::ListArgs),
+    #[command(visible_alias = "list")]
+    History(history::HistoryArgs),
+    Log(log::LogArgs),
+    Diff(diff::DiffArgs),
+    Tag(tag::TagArgs),
+    Lock(lock::LockArgs),
+    Checkout(lock::CheckoutArgs),
     Stages(stages::StagesArgs),
     Schema(schema::SchemaArgs),
     Check(check::CheckArgs),
@@ -95,6 +107,23 @@ impl CliError {
     }
 }
 
+impl From<FindError> for CliError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Cache(error) => Self::failed(&error),
+            FindError::NoRuns => Self::usage(error.to_string(), "`pipe run FILE` makes the first"),
+            _ => Self::usage(error.to_string(), RUN_NAMES),
+        }
+    }
+}
+
+/// The record of the run that a text names.
+pub(crate) fn load_run(cache: &Cache, name: &str) -> Result<RunRecord, CliError> {
+    let id = find_run(cache, name)?;
+    let run = cache.runs.load(&id).map_err(|error| CliError::failed(&error))?;
+    run.ok_or_else(|| CliError::usage(format!("the record of run {id}, called `{name}`, is gone"), RUN_NAMES))
+}
+
 pub(crate) const OK: u8 = 0;
 pub(crate) const STAGE_FAILED: u8 = 1;
 pub(crate) const USER_ERROR: u8 = 2;
@@ -115,7 +144,12 @@ pub fn main() -> u8 {
         Command::Status(args) => status::run(&args),
         Command::Why(args) => why::run(&args),
         Command::Graph(args) => graph::run(&args),
-        Command::List(args) => list::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Tag(args) => tag::run(&args),
+        Command::Lock(args) => lock::run(&args),
+        Command::Checkout(args) => lock::checkout(&args),
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),

@@ -4,6 +4,7 @@ use super::{CliError, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load, targets
 use crate::console::{self, Console};
 use crate::event::{Event, Totals};
 use crate::external::Sources;
+use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
 use crate::worker::LocalExecutor;
@@ -60,6 +61,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
             place_results(&plan, &workspace, &summary.outputs, Path::new(RESULTS).join(&plan.name).as_path());
         placed.map_err(|error| CliError::failed(&error))?;
         workspace.stats.save().map_err(|error| CliError::failed(&error))?;
+        keep_lock(&plan, &workspace, &summary, args.targets.is_empty());
     }
     console::hint(last_line(&plan, &summary.totals, since, options.dry));
     Ok(match summary.totals {
@@ -70,12 +72,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
 }
 
 /// The folder of the engine's own files, in the working directory.
-const STATE: &str = ".pipe";
+pub(crate) const STATE: &str = ".pipe";
 /// The folder in which users find what their stages made.
-const RESULTS: &str = "results";
+pub(crate) const RESULTS: &str = "results";
 
 pub(crate) fn open_workspace(jobs: Option<u16>) -> Result<Workspace, CliError> {
-    let cache = Cache::open(Path::new(STATE)).map_err(|error| CliError::failed(&error))?;
+    open_workspace_at(Path::new(STATE), jobs)
+}
+
+pub(crate) fn open_workspace_at(folder: &Path, jobs: Option<u16>) -> Result<Workspace, CliError> {
+    let cache = Cache::open(folder).map_err(|error| CliError::failed(&error))?;
     let (stats, warning) = cache.stat_cache(StatMode::Strict);
     if let Some(warning) = warning {
         console::hint(format!("warning: {warning}"));
@@ -88,6 +94,27 @@ pub(crate) fn open_workspace(jobs: Option<u16>) -> Result<Workspace, CliError> {
         sources: Arc::new(Sources::default()),
         capacity: Resources { cpu, cpu_max: cpu, memory_bytes: u64::MAX, gpu: 0 },
     })
+}
+
+/// Brings the lock file up to date after a run that brought all that was asked for up to date.
+fn keep_lock(plan: &Plan, workspace: &Workspace, summary: &Summary, whole: bool) {
+    let Totals { failed: 0, skipped: 0, interrupted: false, .. } = summary.totals else { return };
+    let path = lockfile::path_of(&plan.file);
+    let path = path.display();
+    match lockfile::update(plan, workspace, summary, whole) {
+        Ok(Update::Unchanged) => {}
+        Ok(Update::Written) => console::hint(format!("wrote {path}")),
+        Ok(Update::Overridden) => console::hint(format!("{path} is left as it is: params were overridden")),
+        Ok(Update::NotOnRecord) => {
+            console::hint(format!("{path} is left as it is: run again, inputs changed"))
+        }
+        // The results are there; that their names could not be written down does not undo them.
+        Err(error) => console::hint(format!(
+            "warning: the lock file is left as it is: {}; `pipe lock {}` makes it anew",
+            CliError::failed(&error),
+            plan.file.display()
+        )),
+    }
 }
 
 pub(crate) fn wanted(

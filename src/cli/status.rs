@@ -1,6 +1,6 @@
 //! `pipe status`: what a run would do, without doing it.
 
-use super::run::{execute, open_workspace, wanted};
+use super::run::{STATE, execute, open_workspace, open_workspace_at, wanted};
 use super::{CliError, OK, PipelineArgs, load};
 use crate::console;
 use crate::event::Event;
@@ -10,6 +10,7 @@ use crate::run::{Options, Workspace};
 use clap::Args;
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Say which stages are up to date and why the others are not
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(crate) struct Finding {
 
 pub(crate) fn run(args: &StatusArgs) -> Result<u8, CliError> {
     let plan = load(&args.pipeline)?;
-    let workspace = open_workspace(None)?;
+    let workspace = open_to_read()?;
     let findings = assess(&plan, &workspace, &args.targets)?;
     if args.json {
         let stages: Vec<_> = findings
@@ -53,6 +54,29 @@ pub(crate) fn run(args: &StatusArgs) -> Result<u8, CliError> {
         }
     }
     Ok(OK)
+}
+
+/// A workspace for a command that only reads: where there is no cache it is an empty one elsewhere, gone afterwards.
+pub(crate) struct Reading {
+    workspace: Workspace,
+    _elsewhere: Option<tempfile::TempDir>,
+}
+
+impl std::ops::Deref for Reading {
+    type Target = Workspace;
+
+    fn deref(&self) -> &Workspace {
+        &self.workspace
+    }
+}
+
+pub(crate) fn open_to_read() -> Result<Reading, CliError> {
+    if Path::new(STATE).exists() {
+        return Ok(Reading { workspace: open_workspace(None)?, _elsewhere: None });
+    }
+    let elsewhere = tempfile::tempdir().map_err(|error| CliError::failed(&error))?;
+    let workspace = open_workspace_at(elsewhere.path(), None)?;
+    Ok(Reading { workspace, _elsewhere: Some(elsewhere) })
 }
 
 /// What a run would do with each wanted stage.

@@ -1,4 +1,6 @@
-//! What this machine offers to stages, for `pipe doctor`. Fetches nothing and changes nothing.
+//! What this machine offers to stages, for `pipe doctor` and run records. Fetches nothing and changes nothing.
+
+use std::collections::BTreeMap;
 
 /// Name and finding, one a line.
 pub fn findings() -> Vec<(&'static str, String)> {
@@ -15,4 +17,20 @@ pub fn findings() -> Vec<(&'static str, String)> {
     ];
     findings.extend(notices.into_iter().map(|notice| ("", notice)));
     findings
+}
+
+/// Versions of the libraries that networks train and infer with. ONNX Runtime is named once a stage has loaded it.
+pub fn versions() -> BTreeMap<String, String> {
+    let mut versions = BTreeMap::from([("dfdx".to_owned(), pipe_nn::DFDX_VERSION.to_owned())]);
+    if let Some(runtime) = pipe_onnx::runtime::loaded() {
+        versions.insert("ONNX Runtime".to_owned(), runtime.info().version.clone());
+    }
+    versions
+}
+
+/// Most memory that this process held at once so far, as Linux counts it; `None` elsewhere.
+pub fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }

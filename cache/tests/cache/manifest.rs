@@ -100,7 +100,7 @@ fn every_change_is_told_in_plain_words() {
     );
     check(
         |new| drop(new.inputs.insert("volumes".to_owned(), input("other"))),
-        &["input `volumes`: content fbf712909342 → 3f796163ebf9"],
+        &["input `volumes` changed (fbf712909342 → 3f796163ebf9)"],
     );
     check(|new| drop(new.inputs.insert("split".to_owned(), input("s"))), &["input `split` added"]);
     check(|new| drop(new.inputs.remove("volumes")), &["input `volumes` removed"]);
@@ -110,7 +110,7 @@ fn every_change_is_told_in_plain_words() {
     );
     check(
         |new| new.external.get_mut("from").unwrap().digest = Digest::of_bytes(b"new"),
-        &["external files `from`: 28a249c2e4d3 → b20ab0a020a4"],
+        &["external files `from` changed (28a249c2e4d3 → b20ab0a020a4)"],
     );
     check(|new| new.external.clear(), &["external files `from` removed"]);
     check(
@@ -158,10 +158,14 @@ fn elements_of_a_many_port_are_told_apart_by_label_and_their_order_counts() {
     let mut reversed = ten.clone();
     reversed.reverse();
     check_inputs(elements(&ten), elements(&reversed), &["input `models`: same elements in another order"]);
-    check_inputs(elements(&ten[1..]), elements(&ten), &["input `models` from `train[fold=0]` added"]);
-    check_inputs(elements(&ten), elements(&ten[..11]), &["input `models` from `train[fold=11]` removed"]);
+    check_inputs(elements(&ten[1..]), elements(&ten), &["input `models` from stage `train[fold=0]` added"]);
+    check_inputs(
+        elements(&ten),
+        elements(&ten[..11]),
+        &["input `models` from stage `train[fold=11]` removed"],
+    );
     let same_label = [("a", "1"), ("a", "2")];
-    check_inputs(elements(&same_label[..1]), elements(&same_label), &["input `models` from `a` added"]);
+    check_inputs(elements(&same_label[..1]), elements(&same_label), &["input `models` from stage `a` added"]);
 }
 
 #[test]

@@ -17,6 +17,15 @@ fn run(started_at: u64) -> RunRecord {
         finished_at: None,
         command: vec!["pipe".to_owned(), "run".to_owned()],
         commit: None,
+        host: Some("workstation".to_owned()),
+        cores: Some(8),
+        threads: Some(4),
+        device: Some("cpu".to_owned()),
+        versions: BTreeMap::from([("pipe".to_owned(), "0.1.0".to_owned())]),
+        peak_memory_bytes: Some(1 << 30),
+        overrides: vec!["--set epochs=9".to_owned()],
+        params: BTreeMap::from([("epochs".to_owned(), json!(9))]),
+        tags: Vec::new(),
         stages: vec![StageRecord {
             name: "train[fold=0]".to_owned(),
             kind: "train".to_owned(),
@@ -31,6 +40,8 @@ fn run(started_at: u64) -> RunRecord {
             memo_hits: 3,
             memo_misses: 1,
             summary: json!({ "loss": 0.25 }),
+            sources: BTreeMap::from([("volumes".to_owned(), "crop".to_owned())]),
+            threads: Some(2),
         }],
     }
 }
@@ -90,5 +101,45 @@ fn ids_sort_by_time_and_name_no_other_path() {
     }
     for wrong in ["", "..", "../../etc/passwd0000000000", "20231114-221320-000-ZZZZZZ"] {
         assert!(wrong.parse::<RunId>().is_err(), "{wrong:?}");
+    }
+}
+
+/// Written by the first version, which knew neither host nor params.
+#[test]
+fn a_record_of_an_older_version_still_reads() {
+    let space = Space::new();
+    let id: RunId = "20261123-003900-298-34ad35".parse().unwrap();
+    fs::write(space.cache.layout.run(&id), include_str!("run-v1.json")).unwrap();
+    let run = space.cache.runs.load(&id).unwrap().unwrap();
+    assert_eq!((run.message.as_deref(), run.host, run.params.len()), (Some("before tags"), None, 0));
+    let outcomes: Vec<_> = run.stages.iter().map(|stage| (stage.name.as_str(), stage.outcome)).collect();
+    assert_eq!(outcomes, [("clean", Outcome::Ran), ("scale", Outcome::Ran), ("bad", Outcome::Failed)]);
+}
+
+#[test]
+fn a_tag_names_one_run_until_it_is_deleted() {
+    let space = Space::new();
+    let runs = &space.cache.runs;
+    let [one, two] = [1, 2].map(|day| RunId::at(Timestamp(day * 86_400_000)));
+    assert_eq!(runs.tags().unwrap(), BTreeMap::new());
+    assert_eq!(runs.tag("best", &one).unwrap(), None);
+    assert_eq!(runs.tag("best", &one).unwrap(), None);
+    assert_eq!(runs.tag("best", &two).unwrap(), Some(one.clone()));
+    assert_eq!(runs.tag("paper.v1", &two).unwrap(), None);
+    let tags = BTreeMap::from([("best".to_owned(), one), ("paper.v1".to_owned(), two)]);
+    assert_eq!(runs.tags().unwrap(), tags);
+    assert!(runs.untag("best").unwrap());
+    assert!(!runs.untag("best").unwrap());
+    assert_eq!(runs.tags().unwrap().len(), 1);
+}
+
+#[test]
+fn a_tag_cannot_be_taken_for_a_path_or_a_run() {
+    let space = Space::new();
+    let id = RunId::at(Timestamp(0));
+    for wrong in
+        ["", ".hidden", "../runs/x", "a/b", "2026", "latest", "latest~1", "a b", "-d", &"x".repeat(65)]
+    {
+        assert!(space.cache.runs.tag(wrong, &id).is_err(), "{wrong:?}");
     }
 }

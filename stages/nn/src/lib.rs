@@ -48,3 +48,15 @@ pub use schedule::Schedule;
 pub use train::{EpochRow, Progress, TrainConfig, Trained, train, train_on};
 pub use unet::UNetConfig;
 pub use weights::{Parameter, Parameters};
+
+/// Version of dfdx that networks train with: the one that the workspace pins.
+pub const DFDX_VERSION: &str = "0.13.0";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_of_dfdx_is_the_pinned_one() {
+        let pinned = format!("dfdx = {{ version = \"={}\"", super::DFDX_VERSION);
+        assert!(include_str!("../../../Cargo.toml").contains(&pinned), "Cargo.toml does not say {pinned}");
+    }
+}

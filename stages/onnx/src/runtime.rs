@@ -201,12 +201,13 @@ pub fn locate(policy: &Policy, notice: &mut dyn FnMut(&str)) -> Result<RuntimeIn
     Err(RuntimeError::NotFound { tried })
 }
 
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+
 /// Returns the process's runtime, finding and loading it first if this is the first call that succeeds.
 ///
 /// Safe from any number of threads. A failure is returned and not remembered: a later call may succeed. Once a
 /// runtime is loaded, it is returned whatever `policy` says, because a process can hold only one.
 pub fn load(policy: &Policy, notice: &mut dyn FnMut(&str)) -> Result<&'static Runtime, RuntimeError> {
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     static LOADING: Mutex<()> = Mutex::new(());
 
     if let Some(runtime) = RUNTIME.get() {
@@ -219,6 +220,11 @@ pub fn load(policy: &Policy, notice: &mut dyn FnMut(&str)) -> Result<&'static Ru
     }
     let loaded = open(locate(policy, notice)?)?;
     Ok(RUNTIME.get_or_init(|| loaded))
+}
+
+/// Returns the process's runtime if one has been loaded. Looks for none.
+pub fn loaded() -> Option<&'static Runtime> {
+    RUNTIME.get()
 }
 
 /// Returns the process's runtime, or loads the one that this machine already has. Never fetches: a download must be

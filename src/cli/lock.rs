@@ -1,0 +1,154 @@
+//! `pipe lock`: the lock file made anew, or checked. `pipe checkout`: results placed as it says.
+
+use super::run::{RESULTS, execute, open_workspace, wanted};
+use super::status::open_to_read;
+use super::{CliError, OK, PipelineArgs, STAGE_FAILED, load, targets};
+use crate::console;
+use crate::lockfile::{self, LockError, LockFile};
+use crate::plan::Plan;
+use crate::run::{Options, place_results};
+use clap::Args;
+use pipe_cache::CacheError;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Write the lock file from the cache, or check that it fits the pipeline
+#[derive(Debug, Args)]
+pub(crate) struct LockArgs {
+    /// Pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Change nothing; exit with 1 if the lock file does not fit the pipeline
+    #[arg(long)]
+    check: bool,
+}
+
+/// Place the results that the lock file names, from the cache, without running anything
+#[derive(Debug, Args)]
+pub(crate) struct CheckoutArgs {
+    /// Pipeline file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Only results of these stages
+    #[arg(value_name = "STAGE")]
+    stages: Vec<String>,
+}
+
+pub(crate) fn run(args: &LockArgs) -> Result<u8, CliError> {
+    let plan = plan(&args.file)?;
+    if args.check { check(&plan) } else { write(&plan) }
+}
+
+/// A lock file holds the pipeline as it is written, so nothing may override its params.
+fn plan(file: &Path) -> Result<Plan, CliError> {
+    let plan = load(&PipelineArgs { file: file.to_owned(), set: Vec::new(), params: Vec::new() })?;
+    if let Some(first) = plan.overrides.first() {
+        let help = "a lock file holds the pipeline as it is written; unset the variable";
+        return Err(CliError::usage(format!("params are overridden: {first}"), help));
+    }
+    Ok(plan)
+}
+
+fn write(plan: &Plan) -> Result<u8, CliError> {
+    let workspace = open_workspace(None)?;
+    let options = Options { wanted: wanted(plan, &[])?, dry: true, ..Options::default() };
+    let summary = execute(plan, &workspace, &options, &mut |_| {})?;
+    let missing: Vec<String> = plan
+        .stages()
+        .filter(|(node, _)| !summary.keys.contains_key(node))
+        .map(|(_, planned)| planned.id.to_string())
+        .collect();
+    if !missing.is_empty() {
+        let file = plan.file.display();
+        return Err(CliError::Failed(format!(
+            "not up to date: {}\n  help: `pipe run {file}` makes them, and writes the lock file",
+            missing.join(", ")
+        )));
+    }
+    let path = lockfile::path_of(&plan.file);
+    let written = LockFile::of(plan, &summary).write(&path).map_err(lock_error(plan))?;
+    let what = if written { "wrote" } else { "nothing to do for" };
+    console::hint(format!("{what} {}: {} stages", path.display(), summary.keys.len()));
+    Ok(OK)
+}
+
+fn check(plan: &Plan) -> Result<u8, CliError> {
+    let lock = read(plan)?;
+    let workspace = open_to_read()?;
+    let misfits = lockfile::misfits(plan, &workspace, &lock).map_err(lock_error(plan))?;
+    for misfit in &misfits {
+        console::data_line(misfit);
+    }
+    let path = lockfile::path_of(&plan.file);
+    if misfits.is_empty() {
+        console::hint(format!("{} fits", path.display()));
+        return Ok(OK);
+    }
+    console::hint(format!("{} does not fit; `pipe run {}` updates it", path.display(), plan.file.display()));
+    Ok(STAGE_FAILED)
+}
+
+fn read(plan: &Plan) -> Result<LockFile, CliError> {
+    let path = lockfile::path_of(&plan.file);
+    LockFile::read(&path).map_err(lock_error(plan))?.ok_or_else(|| {
+        let help = format!("`pipe run {}` writes it", plan.file.display());
+        CliError::usage(format!("there is no lock file `{}`", path.display()), help)
+    })
+}
+
+fn lock_error(plan: &Plan) -> impl Fn(LockError) -> CliError {
+    let help = format!("`pipe lock {}` makes it anew from the cache", plan.file.display());
+    move |error| match error {
+        LockError::Conflict { .. } | LockError::Malformed { .. } => CliError::usage(error.to_string(), &help),
+        error => CliError::failed(&error),
+    }
+}
+
+pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
+    let plan = plan(&args.file)?;
+    let lock = read(&plan)?;
+    let workspace = open_workspace(None)?;
+    let chosen = if args.stages.is_empty() { plan.order.clone() } else { targets(&plan, &args.stages)? };
+    let (mut outputs, mut missing) = (BTreeMap::new(), Vec::new());
+    for node in chosen {
+        let name = plan.graph[node].id.to_string();
+        let Some(locked) = lock.get(&name) else {
+            missing.push(format!("stage `{name}` is not in the lock file"));
+            continue;
+        };
+        for (port, tree) in &locked.outputs {
+            match workspace.cache.store.check_tree(tree) {
+                Ok(()) => {}
+                Err(error) if error.is_miss() => {
+                    missing.push(format!("output `{port}` of stage `{name}`: {}", chain(&error)));
+                }
+                Err(error) => return Err(CliError::failed(&error)),
+            }
+        }
+        outputs.insert(node, locked.outputs.clone());
+    }
+    if !missing.is_empty() {
+        for line in &missing {
+            console::data_line(line);
+        }
+        console::hint(format!(
+            "nothing was placed; `pipe run {}` makes what is missing",
+            plan.file.display()
+        ));
+        return Ok(STAGE_FAILED);
+    }
+    let folder = Path::new(RESULTS).join(&plan.name);
+    let placed =
+        place_results(&plan, &workspace, &outputs, &folder).map_err(|error| CliError::failed(&error))?;
+    workspace.stats.save().map_err(|error| CliError::failed(&error))?;
+    console::hint(format!(
+        "{placed} files written to {}/, {} stages as locked",
+        folder.display(),
+        outputs.len()
+    ));
+    Ok(OK)
+}
+
+fn chain(error: &CacheError) -> String {
+    CliError::failed(error).to_string()
+}

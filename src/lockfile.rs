@@ -1,0 +1,249 @@
+//! The lock file: what each stage of a pipeline gives, beside the pipeline file and kept in git with it.
+//!
+//! One line of JSON a stage, sorted by name, so that a change is a line of a diff and two branches that changed other
+//! stages merge. It can be computed again from the cache at any time.
+
+use crate::explain;
+use crate::key::{self, Keyed};
+use crate::plan::Plan;
+use crate::run::{Summary, Workspace};
+use petgraph::graph::NodeIndex;
+use pipe_cache::{ActionKey, CacheError, Digest, Lookup, Manifest};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Permissions;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use thiserror::Error;
+
+const HEADER: &str =
+    "# pipe lock file, format 1. `pipe run` keeps it up to date; commit it with the pipeline.";
+
+/// What one stage gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locked {
+    pub stage: String,
+    pub key: ActionKey,
+    /// Output port → tree.
+    pub outputs: BTreeMap<String, Digest>,
+}
+
+/// The lock file of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LockFile {
+    stages: BTreeMap<String, Locked>,
+}
+
+/// Why a lock file cannot be used.
+#[derive(Debug, Error)]
+pub enum LockError {
+    #[error("`{path}:{line}` is a merge conflict")]
+    Conflict { path: String, line: usize },
+    #[error("`{path}:{line}` is not a line of a lock file: {reason}")]
+    Malformed { path: String, line: usize, reason: String },
+    #[error("cannot {action} `{path}`: {source}")]
+    Io { action: &'static str, path: String, source: io::Error },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+/// What became of the lock file at the end of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// It says what the run gave, and did so before.
+    Unchanged,
+    Written,
+    /// The results of the run are not all on record, as an input changed while a stage ran.
+    NotOnRecord,
+    /// Params were overridden: the results are not those of the file as it is written.
+    Overridden,
+}
+
+/// `pipelines/decathlon.yaml` → `pipelines/decathlon.lock`.
+pub fn path_of(pipeline: &Path) -> PathBuf {
+    pipeline.with_extension("lock")
+}
+
+impl LockFile {
+    /// Reads a lock file; `None` if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
+        let shown = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&shown, &text).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(LockError::Io { action: "read", path: shown, source }),
+        }
+    }
+
+    fn parse(path: &str, text: &str) -> Result<Self, LockError> {
+        let mut stages = BTreeMap::new();
+        let lines = || text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        if let Some((line, _)) = lines().find(|(_, line)| is_conflict(line)) {
+            return Err(LockError::Conflict { path: path.into(), line });
+        }
+        let malformed = |line, reason| LockError::Malformed { path: path.into(), line, reason };
+        for (line, text) in lines() {
+            if line == 1 {
+                if text != HEADER {
+                    return Err(malformed(line, format!("it begins with {text:?}, not with {HEADER:?}")));
+                }
+                continue;
+            }
+            let locked: Locked =
+                serde_json::from_str(text).map_err(|error| malformed(line, error.to_string()))?;
+            let stage = locked.stage.clone();
+            if stages.insert(stage.clone(), locked).is_some() {
+                return Err(malformed(line, format!("stage `{stage}` is there twice")));
+            }
+        }
+        Ok(Self { stages })
+    }
+
+    fn render(&self) -> String {
+        let mut text = format!("{HEADER}\n");
+        for locked in self.stages.values() {
+            text += &serde_json::to_string(locked).expect("names and digests are JSON");
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What the run gave: every wanted stage that has a result.
+    pub fn of(plan: &Plan, summary: &Summary) -> Self {
+        let locked = summary.keys.iter().map(|(node, key)| {
+            let stage = plan.graph[*node].id.to_string();
+            (stage.clone(), Locked { stage, key: *key, outputs: summary.outputs[node].clone() })
+        });
+        Self { stages: locked.collect() }
+    }
+
+    pub fn get(&self, stage: &str) -> Option<&Locked> {
+        self.stages.get(stage)
+    }
+
+    /// Writes the file whole unless it holds exactly this. `true` if it was written.
+    pub fn write(&self, path: &Path) -> Result<bool, LockError> {
+        let text = self.render();
+        if std::fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(false);
+        }
+        let write = || {
+            let folder =
+                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // As any other file that the user makes; the system takes away what the umask says.
+            let mut builder = tempfile::Builder::new();
+            let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+            file.write_all(text.as_bytes())?;
+            file.persist(path)?;
+            Ok::<_, io::Error>(())
+        };
+        write().map_err(|source| LockError::Io {
+            action: "write",
+            path: path.display().to_string(),
+            source,
+        })?;
+        Ok(true)
+    }
+}
+
+/// Lines that git leaves in a file that it could not merge.
+fn is_conflict(line: &str) -> bool {
+    ["<<<<<<< ", "======= ", ">>>>>>> ", "||||||| "].iter().any(|mark| line.starts_with(mark.trim_end()))
+}
+
+/// Writes what a run gave. `whole` is a run of all stages, which replaces the file; one of some stages replaces theirs
+/// and keeps the others that the pipeline still has.
+pub fn update(
+    plan: &Plan,
+    workspace: &Workspace,
+    summary: &Summary,
+    whole: bool,
+) -> Result<Update, LockError> {
+    let path = path_of(&plan.file);
+    if !plan.overrides.is_empty() {
+        return Ok(Update::Overridden);
+    }
+    let mut lock = LockFile::of(plan, summary);
+    let before = if whole { None } else { LockFile::read(&path)? };
+    let names: BTreeSet<String> = plan.stages().map(|(_, planned)| planned.id.to_string()).collect();
+    let kept = before.unwrap_or_default().stages.into_iter().filter(|(name, _)| names.contains(name));
+    for (name, locked) in kept {
+        lock.stages.entry(name).or_insert(locked);
+    }
+    if std::fs::read(&path).is_ok_and(|bytes| bytes == lock.render().as_bytes()) {
+        return Ok(Update::Unchanged);
+    }
+    for key in summary.keys.values() {
+        if !matches!(workspace.cache.actions.lookup(key)?, Lookup::Hit(_)) {
+            return Ok(Update::NotOnRecord);
+        }
+    }
+    lock.write(&path)?;
+    Ok(Update::Written)
+}
+
+/// Where the lock file does not fit the pipeline as it stands, as sentences; none if it fits.
+///
+/// Needs no results: each stage is keyed with the locked outputs of the stages that it reads from, so a fresh clone
+/// can check its lock file. Where the cache holds a result for a locked key, it must be the locked one.
+pub fn misfits(plan: &Plan, workspace: &Workspace, lock: &LockFile) -> Result<Vec<String>, LockError> {
+    let mut misfits = Vec::new();
+    for (node, planned) in plan.stages() {
+        let name = planned.id.to_string();
+        let Some(locked) = lock.get(&name) else {
+            misfits.push(format!("stage `{name}` is not in the lock file"));
+            continue;
+        };
+        let ports: BTreeSet<&str> = planned.ports().outputs.iter().map(|port| port.name.as_ref()).collect();
+        if ports != locked.outputs.keys().map(String::as_str).collect() {
+            misfits.push(format!("stage `{name}` has other outputs than in the lock file"));
+            continue;
+        }
+        let upstream = |source: NodeIndex, output: &str| {
+            lock.get(&plan.graph[source].id.to_string())?.outputs.get(output).copied()
+        };
+        let inputs = plan.inputs(node);
+        if inputs.iter().any(|(source, edge)| upstream(*source, &edge.output).is_none()) {
+            // Told at the stage above; without its outputs this one has no key.
+            continue;
+        }
+        let keyed = Keyed::new(plan, node, &workspace.cache, &workspace.stats, |source, edge| {
+            upstream(source, &edge.output).expect("every output that is read was just found")
+        })?;
+        if keyed.key != locked.key {
+            misfits.push(format!(
+                "stage `{name}` has changed{}",
+                because(plan, node, workspace, &keyed, locked)?
+            ));
+        } else if let Lookup::Hit(record) = workspace.cache.actions.lookup(&keyed.key)? {
+            for (port, tree) in record.outputs.iter().filter(|(port, tree)| locked.outputs[*port] != **tree) {
+                let (old, new) = (locked.outputs[port].short(), tree.short());
+                misfits.push(format!(
+                    "output `{port}` of stage `{name}` is {old} in the lock file but {new} in the cache"
+                ));
+            }
+        }
+    }
+    let names: BTreeSet<String> = plan.stages().map(|(_, planned)| planned.id.to_string()).collect();
+    let gone = lock.stages.keys().filter(|name| !names.contains(*name));
+    misfits.extend(gone.map(|name| format!("stage `{name}` is in the lock file but not in the pipeline")));
+    Ok(misfits)
+}
+
+/// In what a stage differs from the locked one, if the cache still knows that.
+fn because(
+    plan: &Plan,
+    node: NodeIndex,
+    workspace: &Workspace,
+    keyed: &Keyed,
+    locked: &Locked,
+) -> Result<String, LockError> {
+    let cache = &workspace.cache;
+    let Lookup::Hit(record) = cache.actions.lookup(&locked.key)? else { return Ok(String::new()) };
+    let Ok(manifest) = Manifest::get(&cache.store, &record.manifest) else { return Ok(String::new()) };
+    keyed.externals.store(cache)?;
+    let reasons = explain::describe(&keyed.manifest.diff(&manifest), &key::sources(plan, node), &cache.store);
+    Ok(format!(": {}", reasons.join("; ")))
+}
