@@ -1,7 +1,7 @@
 //! Files outside of the cache that stages read: hashed for the key, found again by content, checked afterwards.
 
 use crate::plan::PlannedStage;
-use pipe_cache::{Cache, CacheError, Digest, ExternalRecord, Listing, StatCache};
+use pipe_cache::{Cache, CacheError, Digest, Expected, ExternalRecord, Listing, StatCache, Watched};
 use pipe_stages::artifact::External;
 use pipe_stages::context::{ExternalFile, ExternalFiles};
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +14,8 @@ pub struct Externals {
     /// Name in the manifest → what was listed. A declaration with parts has one entry a part.
     listings: Vec<(String, Arc<Listing>)>,
     files: BTreeMap<String, ExternalFiles>,
+    /// What must be as it is for the next reading to give the same.
+    watched: Vec<Watched<'static>>,
 }
 
 impl Externals {
@@ -34,9 +36,12 @@ impl Externals {
             let path =
                 if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
             if !external.parts.is_empty() && !path.exists() {
+                let path = path.to_string_lossy().into_owned().into();
+                self.watched.push(Watched { path, expected: Expected::Absent });
                 continue;
             }
             let listing = Listing::read(&path, &cache.layout, stats)?;
+            self.watched.extend_from_slice(listing.watched());
             // A file is listed by its name, the files of a folder relative to it.
             let folder = if path.is_file() { part.parent().unwrap_or(Path::new("")) } else { part };
             files.extend(listing.entries.iter().map(|entry| ExternalFile {
@@ -80,6 +85,16 @@ impl Externals {
         Ok(moved)
     }
 
+    pub fn watched(&self) -> &[Watched<'static>] {
+        &self.watched
+    }
+
+    /// Content and path of every file.
+    pub fn sources(&self) -> Vec<(Digest, PathBuf)> {
+        let all = self.files.values().flat_map(|files| files.files.iter().map(move |file| (files, file)));
+        all.map(|(files, file)| (file.digest, files.root.join(&file.path))).collect()
+    }
+
     pub fn files(&self) -> &BTreeMap<String, ExternalFiles> {
         &self.files
     }
@@ -96,13 +111,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    pub fn add(&self, externals: &Externals) {
-        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        for files in externals.files.values() {
-            for file in &files.files {
-                paths.insert(file.digest, files.root.join(&file.path));
-            }
-        }
+    pub fn add(&self, sources: impl IntoIterator<Item = (Digest, PathBuf)>) {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner).extend(sources);
     }
 
     /// A file that holds exactly this content now.

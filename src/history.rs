@@ -4,6 +4,7 @@
 use pipe_cache::{
     ActionKey, Cache, CacheError, Digest, Manifest, Outcome, RunId, RunRecord, StageRecord, Warning,
 };
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use thiserror::Error;
@@ -12,7 +13,7 @@ use thiserror::Error;
 const RUNS_SEARCHED: usize = 200;
 
 /// The last result of a stage that is on record.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LastResult {
     pub key: ActionKey,
     pub manifest: Digest,

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod compare;
 pub mod console;
+pub mod current;
 pub mod decode;
 pub mod event;
 pub mod explain;
@@ -23,6 +24,7 @@ pub mod sandbox;
 pub mod schedule;
 pub mod schema;
 pub mod stage_log;
+pub mod state;
 pub mod when;
 pub mod worker;
 pub mod yaml;

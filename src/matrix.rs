@@ -3,11 +3,12 @@
 use crate::params::Scope;
 use crate::problem::Problem;
 use crate::yaml::{Key, Node, NodeId, Value};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Name of a stage after expansion: `split`, or `train[fold=0,model=unet3d]`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StageId {
     /// The name in the file.
     pub base: String,

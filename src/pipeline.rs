@@ -5,8 +5,8 @@ use crate::params::{Environment, Scope};
 use crate::problem::{At, Problem, Problems, suggest};
 use crate::yaml::{self, Key, Node, NodeId, Value};
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// A pipeline file as written.
 #[derive(Debug, Clone)]

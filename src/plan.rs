@@ -65,6 +65,21 @@ impl PlannedStage {
         Self { id, seed, resources, kind, unread, configured: OnceLock::new() }
     }
 
+    /// All that [`PlannedStage::restore`] needs.
+    pub fn to_stored(&self) -> (StageId, &'static str, String, Vec<String>, Option<u64>, Resources) {
+        let (params, open_inputs) = self.unread.clone().unwrap_or_else(|| {
+            let open: Vec<String> = self
+                .ports()
+                .inputs
+                .iter()
+                .filter(|port| port.artifact.is_none())
+                .map(|port| port.name.to_string())
+                .collect();
+            (self.stage().params().to_string(), open)
+        });
+        (self.id.clone(), self.kind(), params, open_inputs, self.seed, self.resources)
+    }
+
     pub fn kind(&self) -> &'static str {
         self.kind.kind()
     }
@@ -82,7 +97,8 @@ impl PlannedStage {
             let (params, open_inputs) = self.unread.as_ref().expect("a stage is configured or unread");
             let mut json = serde_json::Deserializer::from_str(params);
             let mut decoder = <dyn erased_serde::Deserializer>::erase(&mut json);
-            let stage = self.kind.configure(&mut decoder).expect("a stage reads the parameters that it wrote");
+            let stage =
+                self.kind.configure(&mut decoder).expect("a stage reads the parameters that it wrote");
             let mut ports = stage.ports();
             ports.open(open_inputs.iter().cloned());
             ports.resources = self.resources;

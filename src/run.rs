@@ -1,6 +1,8 @@
 //! Runs a plan: keys what is ready, takes results from the cache, gives the rest to the executor, records the run.
 //! This thread owns all state; workers get a job and send back what happened.
 
+use self::record::blank_record;
+use crate::current::current;
 use crate::event::{Event, Totals};
 use crate::explain;
 use crate::external::Sources;
@@ -10,18 +12,21 @@ use crate::key::{self, Keyed};
 use crate::plan::Plan;
 use crate::schedule::{Pool, Schedule, State};
 use crate::stage_log::StageLogs;
+use crate::state::{Known, Trace};
 use crate::worker::{Executor, Finished, Job, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{
-    ActionKey, Cache, CacheError, Digest, DirtyReason, Lookup, Manifest, Outcome, RunId, RunRecord,
-    StageRecord, StatCache, Timestamp,
+    ActionKey, Cache, CacheError, Digest, DirtyReason, Lookup, Manifest, Outcome, RunId, StageRecord,
+    StatCache, Timestamp,
 };
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+
+mod record;
 
 /// What the user asked of a run.
 #[derive(Debug, Clone, Default)]
@@ -47,6 +52,8 @@ pub struct Summary {
     pub outputs: BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
     /// Key of every wanted stage whose result is there.
     pub keys: BTreeMap<NodeIndex, ActionKey>,
+    /// What the next run may rely on, by the index of the stage.
+    pub traces: Vec<Option<Trace>>,
 }
 
 /// The places a run works with.
@@ -69,9 +76,10 @@ pub fn run(
     workspace: &Workspace,
     executor: &dyn Executor,
     options: &Options,
+    known: &Known,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Summary, CacheError> {
-    let mut run = Run::new(plan, workspace, options, observer)?;
+    let mut run = Run::new(plan, workspace, options, known, observer)?;
     run.tell(&Event::Started { stages: options.wanted.len() });
     let (jobs, queue) = mpsc::channel();
     let queue = Mutex::new(queue);
@@ -136,6 +144,7 @@ struct Stage {
     keyed: Option<(Keyed, Vec<DirtyReason>)>,
     outputs: BTreeMap<String, Digest>,
     record: Option<StageRecord>,
+    trace: Option<Trace>,
     started: Option<(Timestamp, Instant)>,
 }
 
@@ -147,7 +156,10 @@ struct Run<'a> {
     schedule: Schedule,
     pool: Pool,
     stages: Vec<Stage>,
-    last: BTreeMap<String, LastResult>,
+    known: &'a Known,
+    /// Stages of which it is known that nothing they depend on has changed.
+    current: Vec<bool>,
+    last: Vec<Option<LastResult>>,
     running: usize,
     /// No further stage starts.
     stopping: bool,
@@ -166,13 +178,21 @@ impl<'a> Run<'a> {
         plan: &'a Plan,
         workspace: &'a Workspace,
         options: &'a Options,
+        known: &'a Known,
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, CacheError> {
-        let names = options.wanted.iter().map(|&node| plan.graph[node].id.to_string()).collect();
-        let (last, warnings) = history::last_results(&workspace.cache, &plan.name, &names)?;
-        for warning in warnings {
-            observer(&Event::Warning(warning.to_string()));
+        let node_count = plan.graph.node_count();
+        let mut last: Vec<Option<LastResult>> =
+            known.traces.iter().map(|trace| trace.as_ref().map(|trace| trace.last.clone())).collect();
+        if known.traces.is_empty() {
+            let names = options.wanted.iter().map(|&node| plan.graph[node].id.to_string()).collect();
+            let (mut found, warnings) = history::last_results(&workspace.cache, &plan.name, &names)?;
+            for warning in warnings {
+                observer(&Event::Warning(warning.to_string()));
+            }
+            last = plan.graph.node_weights().map(|planned| found.remove(&planned.id.to_string())).collect();
         }
+        workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.clone()));
         let started_at = Timestamp::now();
         let id = RunId::at(started_at);
         Ok(Self {
@@ -182,7 +202,9 @@ impl<'a> Run<'a> {
             observer,
             schedule: Schedule::new(&plan.graph, &plan.order, &options.wanted),
             pool: Pool::new(workspace.capacity),
-            stages: (0..plan.graph.node_count()).map(|_| Stage::default()).collect(),
+            stages: (0..node_count).map(|_| Stage::default()).collect(),
+            current: current(plan, &options.wanted, &options.forced, known, &workspace.cache)?,
+            known,
             last,
             running: 0,
             stopping: false,
@@ -211,6 +233,14 @@ impl<'a> Run<'a> {
         while !self.stopping
             && let Some(node) = self.schedule.next_ready()
         {
+            if self.current[node.index()] {
+                self.totals.cached += 1;
+                let last = self.last[node.index()].as_ref().expect("a current stage has a result");
+                self.stages[node.index()].outputs = last.outputs.clone();
+                self.tell(&Event::Cached { stage: self.name(node) });
+                self.schedule.end(node, State::Cached);
+                continue;
+            }
             match self.key(node) {
                 Ok(keyed) => self.look_up(node, keyed)?,
                 // Reading the user's files failed: that stage fails, the run does not.
@@ -228,7 +258,7 @@ impl<'a> Run<'a> {
         let keyed = Keyed::new(self.plan, node, cache, stats, |source, edge| {
             self.stages[source.index()].outputs[&edge.output]
         })?;
-        sources.add(&keyed.externals);
+        sources.add(keyed.externals.sources());
         Ok(keyed)
     }
 
@@ -240,10 +270,16 @@ impl<'a> Run<'a> {
             match actions.lookup(&keyed.key)? {
                 Lookup::Hit(record) => match actions.complete(&record) {
                     Ok(()) => Ok(record),
-                    Err(error) if error.is_miss() => Err(vec![DirtyReason::OutputsMissing]),
+                    Err(error) if error.is_miss() => {
+                        self.workspace.cache.forget_states();
+                        Err(vec![DirtyReason::OutputsMissing])
+                    }
                     Err(error) => return Err(error),
                 },
-                Lookup::Corrupt { reason } => Err(vec![DirtyReason::RecordCorrupt { detail: reason }]),
+                Lookup::Corrupt { reason } => {
+                    self.workspace.cache.forget_states();
+                    Err(vec![DirtyReason::RecordCorrupt { detail: reason }])
+                }
                 Lookup::Miss => Err(self.reasons(node, &keyed.manifest)),
             }
         };
@@ -252,6 +288,16 @@ impl<'a> Run<'a> {
             Ok(record) => {
                 let stage = &mut self.stages[node.index()];
                 stage.outputs = record.outputs.clone();
+                stage.trace = Some(Trace {
+                    last: LastResult {
+                        key: keyed.key,
+                        manifest: record.manifest,
+                        outputs: record.outputs.clone(),
+                    },
+                    summary: record.summary.to_string(),
+                    watched: keyed.externals.watched().to_vec(),
+                    sources: keyed.externals.sources(),
+                });
                 stage.record = Some(StageRecord {
                     key: Some(keyed.key),
                     manifest: Some(record.manifest),
@@ -288,8 +334,7 @@ impl<'a> Run<'a> {
 
     /// Why the result is not on record: what differs from the last result of the stage.
     fn reasons(&self, node: NodeIndex, manifest: &Manifest) -> Vec<DirtyReason> {
-        let last = self.last.get(&self.name(node));
-        match last.map(|last| history::manifest(&self.workspace.cache, last)) {
+        match self.last[node.index()].as_ref().map(|last| history::manifest(&self.workspace.cache, last)) {
             None => vec![DirtyReason::NeverRan],
             Some(None) => vec![DirtyReason::OutputsMissing],
             Some(Some(previous)) => {
@@ -340,7 +385,14 @@ impl<'a> Run<'a> {
         let _ = keyed.externals.store(&self.workspace.cache);
         let sentences = explain::describe(&reasons, &record.sources, &self.workspace.cache.store);
         record.reasons = reasons;
-        self.stages[node.index()].record = Some(record);
+        let stage = &mut self.stages[node.index()];
+        stage.trace = record.manifest.map(|manifest| Trace {
+            last: LastResult { key: keyed.key, manifest, outputs: BTreeMap::new() },
+            summary: String::new(),
+            watched: keyed.externals.watched().to_vec(),
+            sources: keyed.externals.sources(),
+        });
+        stage.record = Some(record);
         self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons: sentences });
         let job = Job {
             planned: &plan.graph[node],
@@ -398,6 +450,14 @@ impl<'a> Run<'a> {
     fn done(&mut self, node: NodeIndex, finished: Finished) {
         let name = self.name(node);
         let Finished { outputs, mut report, warning, reused } = finished;
+        let stage = &mut self.stages[node.index()];
+        match &mut stage.trace {
+            Some(trace) if warning.is_none() => {
+                trace.last.outputs.clone_from(&outputs);
+                trace.summary = serde_json::json!(report.facts).to_string();
+            }
+            trace => *trace = None,
+        }
         if reused {
             self.close_record(node, Outcome::Cached, report.elapsed, None);
             if let Some(record) = &mut self.stages[node.index()].record {
@@ -409,7 +469,7 @@ impl<'a> Run<'a> {
             self.schedule.end(node, State::Cached);
             return;
         }
-        report.unchanged = self.last.get(&name).is_some_and(|last| last.outputs == outputs);
+        report.unchanged = self.last[node.index()].as_ref().is_some_and(|last| last.outputs == outputs);
         self.totals.ran += 1;
         if let Some(record) = &mut self.stages[node.index()].record {
             record.outputs.clone_from(&outputs);
@@ -452,113 +512,56 @@ impl<'a> Run<'a> {
         self.tell(&Event::Skipped { stage: name, because });
     }
 
-    fn close_record(&mut self, node: NodeIndex, outcome: Outcome, elapsed: Duration, error: Option<String>) {
-        let stage = &mut self.stages[node.index()];
-        if let Some(record) = &mut stage.record {
-            record.outcome = outcome;
-            record.started_at = stage.started.map(|(time, _)| time);
-            record.duration = Some(elapsed);
-            record.error = error;
-        }
-    }
-
-    /// Writes the record of the run so far, but spends little time on it: a killed run loses a second of it.
-    fn save_record(&mut self) -> Result<(), CacheError> {
-        let since = Instant::now();
-        if since < self.next_save {
-            return Ok(());
-        }
-        self.workspace.cache.runs.save(&self.record(None))?;
-        self.next_save = Instant::now() + (since.elapsed() * 50).max(Duration::from_secs(1));
-        Ok(())
-    }
-
-    fn record(&self, finished_at: Option<Timestamp>) -> RunRecord {
-        RunRecord {
-            id: self.id.clone(),
-            pipeline: self.plan.name.clone(),
-            file: self.plan.file.display().to_string(),
-            message: self.options.message.clone(),
-            started_at: self.started_at,
-            finished_at,
-            command: self.options.command.clone(),
-            commit: self.commit.get_or_init(history::commit).clone(),
-            host: Some(history::host()),
-            cores: std::thread::available_parallelism().ok().map(std::num::NonZero::get),
-            threads: Some(self.workspace.capacity.cpu),
-            device: Some(if self.workspace.capacity.gpu > 0 { "gpu" } else { "cpu" }.to_owned()),
-            versions: history::versions(),
-            peak_memory_bytes: pipe_stages::machine::peak_memory_bytes(),
-            overrides: self.plan.overrides.clone(),
-            params: self.plan.params.clone(),
-            tags: Vec::new(),
-            stages: self
-                .plan
-                .order
-                .iter()
-                .filter_map(|node| self.stages[node.index()].record.clone())
-                .collect(),
-        }
-    }
-
     fn finish(mut self) -> Result<Summary, CacheError> {
         if !self.options.dry && self.has_news() {
             let record = self.record(Some(Timestamp::now()));
             self.workspace.cache.runs.save(&record)?;
         }
         self.tell(&Event::Ended(self.totals));
-        let has_result = |node: &NodeIndex| matches!(self.schedule.state(*node), State::Cached | State::Done);
-        let key = |node: &NodeIndex| Some((*node, self.stages[node.index()].record.as_ref()?.key?));
+        let schedule = &self.schedule;
+        let has_result = |node: &NodeIndex| matches!(schedule.state(*node), State::Cached | State::Done);
+        let key = |node: &NodeIndex| Some((*node, self.stage_record(*node)?.key?));
         let keys = self.options.wanted.iter().filter(|node| has_result(node)).filter_map(key).collect();
         let outputs = self
             .options
             .wanted
             .iter()
-            .map(|&node| (node, std::mem::take(&mut self.stages[node.index()].outputs)));
-        Ok(Summary { totals: self.totals, outputs: outputs.collect(), keys })
-    }
-
-    /// A run that found everything as the last one left it is not worth a record.
-    fn has_news(&self) -> bool {
-        self.options.message.is_some()
-            || self.stages.iter().filter_map(|stage| stage.record.as_ref()).any(|record| {
-                let last = self.last.get(&record.name).map(|last| last.key);
-                record.outcome != Outcome::Cached || last != record.key
-            })
-    }
-}
-
-fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRecord {
-    StageRecord {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        key: None,
-        manifest: None,
-        outcome,
-        reasons: Vec::new(),
-        started_at: None,
-        duration: None,
-        outputs: BTreeMap::new(),
-        error: None,
-        memo_hits: 0,
-        memo_misses: 0,
-        summary: serde_json::Value::Null,
-        sources: BTreeMap::new(),
-        threads: None,
+            .map(|&node| (node, std::mem::take(&mut self.stages[node.index()].outputs)))
+            .collect();
+        let traces = self.plan.graph.node_indices().map(|node| {
+            if self.current[node.index()] {
+                return self.known.traces[node.index()].clone();
+            }
+            self.stages[node.index()].trace.take().filter(|_| has_result(&node))
+        });
+        let traces = traces.collect();
+        Ok(Summary { totals: self.totals, outputs, keys, traces })
     }
 }
 
-/// Makes `results/` hold what the run made: `results/PIPELINE/STAGE/OUTPUT/`.
+/// Makes `results/` hold what the run made: `results/PIPELINE/STAGE/OUTPUT/`. Returns what was written, and for each
+/// stage the paths of its files.
 pub fn place_results(
     plan: &Plan,
     workspace: &Workspace,
     outputs: &BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
     folder: &Path,
-) -> Result<usize, CacheError> {
+) -> Result<(usize, BTreeMap<NodeIndex, Vec<PathBuf>>), CacheError> {
     let mut trees = BTreeMap::new();
+    let mut names = BTreeMap::new();
     for (node, ports) in outputs {
         let stage = plan.graph[*node].id.folder();
-        trees.extend(ports.iter().map(|(port, tree)| (format!("{stage}/{port}"), *tree)));
+        for (port, tree) in ports {
+            let name = format!("{stage}/{port}");
+            trees.insert(name.clone(), *tree);
+            names.insert(name, *node);
+        }
     }
-    Ok(workspace.cache.store.place(&trees, folder, &workspace.stats)?.written.len())
+    let placed = workspace.cache.store.place(&trees, folder, &workspace.stats)?;
+    let mut files: BTreeMap<NodeIndex, Vec<PathBuf>> = BTreeMap::new();
+    for (name, paths) in placed.stand {
+        let subfolder = folder.join(&name);
+        files.entry(names[&name]).or_default().extend(paths.iter().map(|path| subfolder.join(path)));
+    }
+    Ok((placed.written.len(), files))
 }

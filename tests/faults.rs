@@ -174,6 +174,11 @@ fn overwrite(file: &Path, content: &[u8]) {
     fs::write(file, content).unwrap();
 }
 
+/// While nothing changes a run looks at results only; here it is to look at the cache, as after any change.
+fn forget(space: &TestSpace) {
+    fs::remove_dir_all(space.path(".pipe/state-v1")).unwrap();
+}
+
 #[test]
 fn a_corrupt_object_is_made_again_and_never_served() {
     let space = chain();
@@ -189,6 +194,7 @@ fn a_missing_or_cut_object_is_made_again() {
     let space = chain();
     fs::remove_file(object(&space, "one x1\ntwo x1\n2\n")).unwrap();
     overwrite(&object(&space, "other"), b"oth");
+    forget(&space);
     space.run(&[]).ran(&["other", "total"]);
     space.run(&[]).ran(&[]);
 }
@@ -197,6 +203,7 @@ fn a_missing_or_cut_object_is_made_again() {
 fn an_empty_cache_is_filled_again_and_the_results_stay_right() {
     let space = chain();
     fs::remove_dir_all(space.path(".pipe/objects-v1")).unwrap();
+    forget(&space);
     space.run(&[]).ran(&["clean", "other", "scale", "total"]);
     assert_eq!(space.read("results/chain/total/count/all"), "one x1\ntwo x1\n2\n");
     fs::remove_dir_all(space.path(".pipe")).unwrap();
@@ -226,12 +233,16 @@ fn damaged_records_cost_time_and_nothing_else() {
     for file in space.files(".pipe/actions-v1") {
         overwrite(&space.path(".pipe/actions-v1").join(file), b"{");
     }
+    forget(&space);
     let report = space.run(&[]);
     report.ran(&["clean", "other", "scale", "total"]).says("the record of its result is damaged");
     for file in space.files(".pipe/runs") {
         overwrite(&space.path(".pipe/runs").join(file), b"garbage");
     }
     overwrite(&space.path(".pipe/stat-v1"), b"garbage");
+    for file in space.files(".pipe/state-v1") {
+        overwrite(&space.path(".pipe/state-v1").join(file), b"garbage");
+    }
     space.run(&[]).ran(&[]).says("warning");
     space.run(&[]).ran(&[]);
 }

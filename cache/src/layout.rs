@@ -100,6 +100,14 @@ impl Layout {
     pub fn tags(&self) -> PathBuf {
         self.root.join("tags")
     }
+    /// The folder of what runs leave for the next run of the same kind; all of it can be removed.
+    pub fn states(&self) -> PathBuf {
+        self.root.join("state-v1")
+    }
+    /// What a run of the call that `call` names left.
+    pub fn state(&self, call: &Digest) -> PathBuf {
+        self.states().join(call.to_string())
+    }
     /// The stat cache.
     pub fn stat(&self) -> PathBuf {
         self.root.join("stat-v1")

@@ -98,6 +98,11 @@ impl Cache {
         })
     }
 
+    /// Makes the next runs look at the cache itself: something that was taken for whole is not.
+    pub fn forget_states(&self) {
+        self.store.forget_states();
+    }
+
     /// Waits for the claim on `key`: one process at a time does the work of a key.
     pub fn claim(&self, key: &ActionKey) -> Result<Claim, CacheError> {
         claim(&self.layout, key)

@@ -4,13 +4,14 @@
 
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
-use crate::files::{LINK_SIZE, Placer};
+use crate::files::{self, LINK_SIZE, Placer};
 use crate::lock;
 use crate::record::{self, Found};
 use crate::stat::{FileStat, kind_of};
 use crate::stat_cache::StatCache;
 use crate::store::{Store, object_stat};
 use crate::walk::{Node, TreeFile};
+use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +30,8 @@ pub struct Placed {
     pub removed: Vec<String>,
     /// Files of an earlier tree that are not in this one, left because somebody edited them.
     pub left: Vec<String>,
+    /// Name of each tree → the paths of all its files, relative to its subfolder.
+    pub stand: BTreeMap<String, Vec<String>>,
 }
 
 impl Placed {
@@ -112,7 +115,27 @@ impl Store {
             written: placed.iter().flat_map(|placed| placed.written.clone()).collect(),
             removed: placed.iter().flat_map(|placed| placed.removed.clone()).collect(),
             left: placed.iter().flat_map(|placed| placed.left.clone()).collect(),
+            stand: flat
+                .iter()
+                .map(|(name, (_, files))| {
+                    ((*name).to_owned(), files.iter().map(|file| file.path.clone()).collect())
+                })
+                .collect(),
         })
+    }
+
+    /// What to expect of placed files from now on: a file that was written to since it was placed is not settled.
+    pub fn watch_placed(&self, paths: &[PathBuf], stats: &StatCache) -> Vec<Watched<'static>> {
+        let stat = |path: &PathBuf| std::fs::symlink_metadata(path).ok();
+        let newest = paths.par_iter().filter_map(stat).map(|found| FileStat::of(&found).changed).max();
+        // Else a write in this very moment could leave the same stat.
+        let settled = newest.is_none_or(|newest| stats.wait_past(newest));
+        let watch = |path: &PathBuf| {
+            let found = stat(path).filter(|found| settled && found.is_file() && files::is_sealed(found));
+            let expected = found.map_or(Expected::Unsettled, |found| Expected::Is(FileStat::of(&found)));
+            Watched { path: path.to_string_lossy().into_owned().into(), expected }
+        };
+        paths.par_iter().map(watch).collect()
     }
 
     /// The folders of a tree, parents first, and its files.

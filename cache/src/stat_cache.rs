@@ -19,10 +19,10 @@ use crate::stat::{FileStat, FileTime};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -137,7 +137,10 @@ impl StatCache {
                     Some(entry) if entry.settled && self.same(&entry.stat, &stat) => {
                         Ok((HashedFile { digest: entry.digest, stat, settled: true }, None))
                     }
-                    _ => Ok((HashedFile { digest: Digest([0; 32]), stat, settled: false }, Some((path, known)))),
+                    _ => Ok((
+                        HashedFile { digest: Digest([0; 32]), stat, settled: false },
+                        Some((path, known)),
+                    )),
                 }
             })
             .collect();
@@ -183,6 +186,11 @@ impl StatCache {
                 Some(clock)
             }
         }
+    }
+
+    /// Writes a file that only saves time, in place of what is there.
+    pub fn replace_memo(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        files::replace(&self.layout, path, bytes)
     }
 
     /// Waits until the file system's clock has passed the given time, and at most a few seconds.

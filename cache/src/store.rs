@@ -264,8 +264,14 @@ impl Store {
         self.check(digest, size).map_err(|error| as_role(error, || format!("file `{path}`")))
     }
 
+    pub(crate) fn forget_states(&self) {
+        // Without the right to remove them there is none to write new ones.
+        let _ = std::fs::remove_dir_all(self.layout.states());
+    }
+
     /// Moves an object away that is not what its name says, and makes the error that tells so.
     fn corrupt(&self, digest: &Digest, reason: String) -> CacheError {
+        self.forget_states();
         // The place gets the random name of a temporary file, as many may move the same object.
         let unique = files::temporary(&self.layout).ok().and_then(|file| {
             let name = file.path().file_name()?.to_str()?.to_owned();

@@ -1,6 +1,7 @@
 //! What must be as it was for the last run to be still true, one stat each.
 
 use crate::stat::FileStat;
+use crate::stat_cache::HashedFile;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::Path;
@@ -29,6 +30,11 @@ pub enum Expected {
 }
 
 impl Watched<'_> {
+    /// The same, with a path of its own.
+    pub fn into_owned(self) -> Watched<'static> {
+        Watched { path: self.path.into_owned().into(), expected: self.expected }
+    }
+
     /// Whether it is as it must be.
     pub fn holds(&self) -> bool {
         let path = Path::new(&*self.path);
@@ -44,6 +50,11 @@ impl Watched<'_> {
 }
 
 impl Expected {
+    /// What is expected of a file whose stat `hashed` was taken when its content was read.
+    pub fn of(hashed: &HashedFile) -> Self {
+        Self::leads(hashed.stat, hashed.settled)
+    }
+
     pub(crate) fn leads(stat: FileStat, settled: bool) -> Self {
         if settled { Self::Leads(stat) } else { Self::Unsettled }
     }

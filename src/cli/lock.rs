@@ -7,6 +7,7 @@ use crate::console;
 use crate::lockfile::{self, LockError, LockFile};
 use crate::plan::Plan;
 use crate::run::{Options, place_results};
+use crate::state::Known;
 use clap::Args;
 use pipe_cache::CacheError;
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ fn plan(file: &Path) -> Result<Plan, CliError> {
 fn write(plan: &Plan) -> Result<u8, CliError> {
     let workspace = open_workspace(None)?;
     let options = Options { wanted: wanted(plan, &[])?, dry: true, ..Options::default() };
-    let summary = execute(plan, &workspace, &options, &mut |_| {})?;
+    let summary = execute(plan, &workspace, &options, &Known::default(), &mut |_| {})?;
     let missing: Vec<String> = plan
         .stages()
         .filter(|(node, _)| !summary.keys.contains_key(node))
@@ -138,7 +139,7 @@ pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
         return Ok(STAGE_FAILED);
     }
     let folder = Path::new(RESULTS).join(&plan.name);
-    let placed =
+    let (placed, _) =
         place_results(&plan, &workspace, &outputs, &folder).map_err(|error| CliError::failed(&error))?;
     workspace.stats.save().map_err(|error| CliError::failed(&error))?;
     console::hint(format!(

@@ -15,13 +15,13 @@ mod tag;
 mod why;
 
 use crate::console;
-use crate::params::Environment;
 use crate::history::{FindError, RUN_NAMES, find_run};
+use crate::params::Environment;
 use crate::pipeline::{Overrides, Pipeline};
 use crate::plan::Plan;
 use crate::problem::Problems;
 use clap::{Args, Parser, Subcommand};
-use pipe_cache::{Cache, RunRecord};
+use pipe_cache::{Cache, Digest, RunRecord};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use thiserror::Error;
@@ -184,6 +184,18 @@ fn enter(directory: Option<&Path>) -> Result<(), CliError> {
 
 /// Reads and plans a pipeline file.
 pub(crate) fn load(args: &PipelineArgs) -> Result<Plan, CliError> {
+    load_defined(args).map(|(plan, _)| plan)
+}
+
+/// What a plan was made from.
+pub(crate) struct Definition {
+    /// Each file, with the digest of the text that was read.
+    pub(crate) files: Vec<(PathBuf, Digest)>,
+    pub(crate) environment: Rc<Environment>,
+}
+
+/// Reads and plans a pipeline file, and says what the plan depends on.
+pub(crate) fn load_defined(args: &PipelineArgs) -> Result<(Plan, Definition), CliError> {
     let read = |path: &Path| {
         std::fs::read_to_string(path).map_err(|error| {
             let help = match error.kind() {
@@ -205,8 +217,13 @@ pub(crate) fn load(args: &PipelineArgs) -> Result<Plan, CliError> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let environment = Rc::new(Environment::new(environment));
-    let overrides = Overrides { set: args.set.clone(), files, environment };
-    Ok(Plan::new(&Pipeline::parse(&args.file, &text, &overrides)?)?)
+    let digest = |text: &str| Digest::of_bytes(text.as_bytes());
+    let read_files = std::iter::once((args.file.clone(), digest(&text)))
+        .chain(files.iter().map(|(path, text)| (path.clone(), digest(text))))
+        .collect();
+    let overrides = Overrides { set: args.set.clone(), files, environment: environment.clone() };
+    let plan = Plan::new(&Pipeline::parse(&args.file, &text, &overrides)?)?;
+    Ok((plan, Definition { files: read_files, environment }))
 }
 
 /// The stages that the patterns name; an error names the pattern that names none.

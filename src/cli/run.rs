@@ -1,18 +1,19 @@
 //! `pipe run`: brings a pipeline, or some of its stages, up to date.
 
-use super::{CliError, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load, targets};
+use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
 use crate::console::{self, Console};
 use crate::event::{Event, Totals};
 use crate::external::Sources;
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
+use crate::state::{self, Call, Found, Known, Saved, Trace};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
-use pipe_cache::{Cache, StatMode};
+use pipe_cache::{Cache, CacheError, Digest, Expected, Layout, StatCache, StatMode, Watched};
 use pipe_stages::artifact::Resources;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -43,7 +44,21 @@ pub(crate) struct RunArgs {
 
 pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let since = Instant::now();
-    let plan = load(&args.pipeline)?;
+    let PipelineArgs { file, set, params } = &args.pipeline;
+    let call =
+        Call { file: file.clone(), set: set.clone(), params: params.clone(), targets: args.targets.clone() };
+    let plan_anyway = args.dry_run || args.message.is_some() || !args.force.is_empty();
+    let (plan, known, definition) = match state::open(&Layout::new(STATE), &call, plan_anyway) {
+        Found::UpToDate { name, stages } => {
+            console::hint(nothing_to_do(&name, stages, since));
+            return Ok(OK);
+        }
+        Found::Changed(found) => (found.0, found.1, None),
+        Found::Nothing => {
+            let (plan, definition) = load_defined(&args.pipeline)?;
+            (plan, Known::default(), Some(definition))
+        }
+    };
     let workspace = open_workspace(args.jobs)?;
     let options = Options {
         wanted: wanted(&plan, &args.targets)?,
@@ -55,13 +70,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     };
     interrupt::install();
     let mut console = Console::default();
-    let summary = execute(&plan, &workspace, &options, &mut |event| console.show(event))?;
+    let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
-        let placed =
-            place_results(&plan, &workspace, &summary.outputs, Path::new(RESULTS).join(&plan.name).as_path());
-        placed.map_err(|error| CliError::failed(&error))?;
-        workspace.stats.save().map_err(|error| CliError::failed(&error))?;
+        let known = settle(&plan, &workspace, &summary, known, definition)?;
         keep_lock(&plan, &workspace, &summary, args.targets.is_empty());
+        let saved = Saved { plan: &plan, wanted: &options.wanted, known: &known };
+        // Without it the next run takes longer.
+        let _ = saved.write(&workspace.stats, &workspace.cache.layout, &call);
     }
     console::hint(last_line(&plan, &summary.totals, since, options.dry));
     Ok(match summary.totals {
@@ -69,6 +84,53 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
         Totals { failed: 1.., .. } => STAGE_FAILED,
         _ => OK,
     })
+}
+
+/// Places the results that do not stand already, and gathers what the next run may rely on.
+fn settle(
+    plan: &Plan,
+    workspace: &Workspace,
+    summary: &Summary,
+    known: Known,
+    definition: Option<Definition>,
+) -> Result<Known, CliError> {
+    let Workspace { cache, stats, .. } = workspace;
+    let failed = |error: CacheError| CliError::failed(&error);
+    let (files, environment) = match definition {
+        Some(definition) => {
+            let files = definition.files.iter().map(|(path, digest)| watch_text(path, digest, stats));
+            (files.collect(), state::environment(&definition.environment, plan))
+        }
+        None => (known.files, known.environment),
+    };
+    let mut placed = known.placed;
+    placed.resize(plan.graph.node_count(), None);
+    let mut outputs = summary.outputs.clone();
+    outputs.retain(|node, trees| {
+        let last = |traces: &[Option<Trace>]| Some(traces.get(node.index())?.as_ref()?.last.outputs.clone());
+        let stands = placed[node.index()].is_some() && last(&known.traces).as_ref() == Some(trees);
+        !stands
+    });
+    let (_, files_of) =
+        place_results(plan, workspace, &outputs, &Path::new(RESULTS).join(&plan.name)).map_err(failed)?;
+    stats.save().map_err(failed)?;
+    let all: Vec<PathBuf> = files_of.values().flatten().cloned().collect();
+    let mut watched = cache.store.watch_placed(&all, stats).into_iter();
+    for node in outputs.keys() {
+        let count = files_of.get(node).map_or(0, Vec::len);
+        placed[node.index()] = Some(watched.by_ref().take(count).collect());
+    }
+    let unchanged = vec![true; plan.graph.node_count()];
+    Ok(Known { files, environment, traces: summary.traces.clone(), unchanged, placed })
+}
+
+/// What to expect of a text file that was read before, when its content had this digest.
+fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> Watched<'static> {
+    let expected = match stats.digest_file(path) {
+        Ok(hashed) if hashed.digest == *digest => Expected::of(&hashed),
+        _ => Expected::Unsettled,
+    };
+    Watched { path: path.to_string_lossy().into_owned().into(), expected }
 }
 
 /// The folder of the engine's own files, in the working directory.
@@ -132,11 +194,18 @@ pub(crate) fn execute(
     plan: &Plan,
     workspace: &Workspace,
     options: &Options,
+    known: &Known,
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Summary, CliError> {
     let executor =
         LocalExecutor::new(workspace.cache.clone(), workspace.stats.clone(), workspace.sources.clone());
-    engine::run(plan, workspace, &executor, options, observer).map_err(|error| CliError::failed(&error))
+    engine::run(plan, workspace, &executor, options, known, observer)
+        .map_err(|error| CliError::failed(&error))
+}
+
+fn nothing_to_do(name: &str, stages: usize, since: Instant) -> String {
+    let time = console::duration(since.elapsed());
+    format!("{name}: nothing to do, {stages} stages up to date ({time})")
 }
 
 fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String {
@@ -146,7 +215,7 @@ fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String 
         return format!("{}: {ran} would run at once, {cached} cached; nothing was run", plan.name);
     }
     if *ran == 0 && *failed == 0 && *skipped == 0 && !interrupted {
-        return format!("{}: nothing to do, {cached} stages up to date ({time})", plan.name);
+        return nothing_to_do(&plan.name, *cached, since);
     }
     let mut parts = vec![format!("{ran} ran"), format!("{cached} cached")];
     if *failed > 0 {

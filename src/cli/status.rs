@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::graph::Standing;
 use crate::plan::Plan;
 use crate::run::{Options, Workspace};
+use crate::state::Known;
 use clap::Args;
 use petgraph::graph::NodeIndex;
 use std::collections::BTreeMap;
@@ -90,7 +91,7 @@ pub(crate) fn assess(
         plan.stages().map(|(node, planned)| (planned.id.to_string(), node)).collect();
     let mut findings = BTreeMap::new();
     let mut warnings = Vec::new();
-    execute(plan, workspace, &options, &mut |event| {
+    execute(plan, workspace, &options, &Known::default(), &mut |event| {
         let (stage, standing, reasons) = match event {
             Event::Cached { stage } => (stage, Standing::Cached, Vec::new()),
             Event::WouldRun { stage, reasons } => (stage, Standing::Stale, reasons.clone()),

@@ -1,6 +1,7 @@
 //! Typed values that flow along pipeline edges, and the ports that name them.
 
 use crate::error::StageError;
+use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
     marker::PhantomData,
@@ -121,7 +122,7 @@ pub struct External {
 }
 
 /// What a stage needs while it runs. Never part of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resources {
     /// Threads without which it does not start.
     pub cpu: usize,
