@@ -9,5 +9,6 @@ mod golden;
 mod hermetic;
 mod overrides;
 mod running;
+mod safety;
 mod space;
 mod together;

@@ -57,7 +57,8 @@ pub(super) fn prepare(
         .env("PATH", search.value())
         .env("HOME", sandbox.home())
         .env("TMPDIR", sandbox.tmp())
-        .envs([("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8")])
+        // Not `LC_ALL`: the other categories are then those of `C` too, without a look for two dozen files.
+        .env("LC_CTYPE", "C.UTF-8")
         // Python would write beside the scripts.
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PIPE_PARAMS", "params.json");

@@ -78,12 +78,17 @@ impl<'a> Sandbox<'a> {
         self.root.join("tmp")
     }
 
+    /// A folder with those that it lies in.
     fn add_folder(&mut self, path: &Path) -> Result<(), StageError> {
-        let folder = self.work().join(path);
-        fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
-        for parent in path.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.placed.insert(parent.to_owned(), Placed::Folder);
+        if path.as_os_str().is_empty() || self.placed.contains_key(path) {
+            return Ok(());
         }
+        if let Some(parent) = path.parent() {
+            self.add_folder(parent)?;
+        }
+        let folder = self.work().join(path);
+        fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
+        self.placed.insert(path.to_owned(), Placed::Folder);
         Ok(())
     }
 
