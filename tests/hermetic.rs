@@ -50,7 +50,7 @@ fn home_and_tmpdir_are_free_to_write_and_thrown_away() {
 
 #[test]
 fn changed_and_deleted_files_are_named() {
-    let more = "files: [given.txt]";
+    let more = "files: [given.txt]\n      params: { a: 1 }";
     refused("chmod +w given.txt; echo more >> given.txt; touch out/o/f", more)
         .says("changed the read-only `given.txt`");
     refused("rm -f given.txt params.json; touch out/o/f", more)
@@ -102,7 +102,10 @@ fn inputs_are_read_only_small_or_large() {
 
 #[test]
 fn all_that_is_wrong_is_told_at_once() {
-    let report = refused("rm -f given.txt; touch stray; chmod 600 params.json", "files: [given.txt]");
+    let report = refused(
+        "rm -f given.txt; touch stray; chmod 600 params.json",
+        "files: [given.txt]\n      params: { a: 1 }",
+    );
     report.says("wrote outside of its outputs `stray`").says("changed the read-only `params.json`");
     report.says("deleted the read-only `given.txt`").says("wrote nothing into its output `out/o/`");
 }
@@ -119,7 +122,7 @@ fn links_in_outputs_stand_for_what_they_lead_to_inside_of_the_sandbox() {
     let space = TestSpace::new(&stage(
         "mkdir out/o/d; echo text > out/o/d/f; echo tmp > $TMPDIR/t\n\
          ln -s d out/o/latest; ln -s f out/o/d/g; ln -s $TMPDIR/t out/o/t; ln -s ../../params.json out/o/p; chmod 555 out/o/d",
-        "",
+        "params: { a: 1 }",
     ));
     space.run(&[]).code(0);
     let files = ["d/f", "d/g", "latest/f", "latest/g", "p", "t"];
@@ -157,8 +160,7 @@ fn the_environment_is_what_is_declared_and_the_same_everywhere() {
     space.run(&[]).code(0);
     let names = space.read("results/pipeline/s/o/f");
     let names: Vec<_> = names.lines().filter(|name| !["_", "OLDPWD", "SHLVL"].contains(name)).collect();
-    let expected =
-        ["HOME", "LANG", "LC_ALL", "PATH", "PIPE_PARAMS", "PWD", "PYTHONDONTWRITEBYTECODE", "TMPDIR"];
+    let expected = ["HOME", "LC_CTYPE", "PATH", "PWD", "PYTHONDONTWRITEBYTECODE", "TMPDIR"];
     assert_eq!(names, expected);
     assert_eq!(space.read("results/pipeline/s/o/l"), "UTF-8\n");
 }

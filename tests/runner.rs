@@ -11,6 +11,7 @@ mod history;
 mod lock;
 mod overrides;
 mod running;
+mod safety;
 mod space;
 mod together;
 mod why;

@@ -258,7 +258,7 @@ fn a_program_sees_declared_variables_and_declared_files_only() {
     space.run(&[]).code(0);
     let environment = space.read("results/pipeline/look/o/env");
     assert!(environment.contains("SEEN=1") && !environment.contains("HIDDEN"), "{environment}");
-    assert_eq!(space.read("results/pipeline/look/o/files"), "out\nparams.json\nseen.txt\n");
+    assert_eq!(space.read("results/pipeline/look/o/files"), "out\nseen.txt\n");
 }
 
 #[test]

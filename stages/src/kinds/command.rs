@@ -4,9 +4,9 @@
 //! |---|---|
 //! | `in/NAME/` | an input, read-only; of an input with several artifacts, `in/NAME/STAGE/` |
 //! | as declared | the declared `files`, read-only copies |
-//! | `params.json` | `params` |
+//! | `params.json` | `params`, where there are any |
 //! | `out/NAME/` | an empty folder for each output |
-//! | `$HOME`, `$TMPDIR` | empty folders outside of the working folder, thrown away |
+//! | `$HOME`, `$TMPDIR` | folders outside of the working folder, thrown away |
 //!
 //! Anything else that it leaves in its working folder, an input that it changed and an output that it did not write
 //! are errors. `programs.rs` finds what is run, `words.rs` reads shell text, `sandbox.rs` and `outputs.rs` own the
@@ -65,9 +65,10 @@ pub struct Params {
 }
 
 const FILES: &str = "files";
+const PARAMS: &str = "params.json";
 
 /// Names that stand in the working folder of every program.
-const TAKEN: [&str; 3] = ["in", "out", "params.json"];
+const TAKEN: [&str; 3] = ["in", "out", PARAMS];
 
 impl Stage for Command {
     const KIND: &'static str = "command";

@@ -3,7 +3,7 @@
 use super::lines::{LineBuffer, Lines, Stream};
 use super::sandbox::Sandbox;
 use super::written::Run;
-use super::{Params, not_found};
+use super::{PARAMS, Params, not_found};
 use crate::context::StageContext;
 use crate::error::StageError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,10 +57,13 @@ pub(super) fn prepare(
         .env("PATH", search.value())
         .env("HOME", sandbox.home())
         .env("TMPDIR", sandbox.tmp())
-        .envs([("LANG", "C.UTF-8"), ("LC_ALL", "C.UTF-8")])
+        // Not `LC_ALL`: the other categories are then those of `C` too, without a look for two dozen files.
+        .env("LC_CTYPE", "C.UTF-8")
         // Python would write beside the scripts.
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PIPE_PARAMS", "params.json");
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    if !params.params.is_empty() {
+        process.env("PIPE_PARAMS", PARAMS);
+    }
     for name in params.environment.passed() {
         if let Some(Some(value)) = context.environment.get(name) {
             process.env(name, value);

@@ -1,7 +1,7 @@
 //! The folder that a program works in: what it may read is laid out, what it did there is checked, its outputs are
 //! handed over.
 
-use super::{FILES, Params, list, outputs, plain};
+use super::{FILES, PARAMS, Params, list, outputs, plain};
 use crate::context::StageContext;
 use crate::error::StageError;
 use fs_err as fs;
@@ -10,15 +10,11 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Smaller files are copied: that costs nothing, and what happens to a copy cannot reach the original.
-const SHARED_BYTES: u64 = 64 * 1024;
-
 pub(super) struct Sandbox<'a> {
     params: &'a Params,
     root: PathBuf,
     /// What was laid out, relative to the working folder.
     placed: BTreeMap<PathBuf, Placed>,
-    no_reflink: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,8 +36,8 @@ impl<'a> Sandbox<'a> {
     /// Inputs, files, parameters and empty outputs, where the program expects them.
     pub(super) fn lay_out(params: &'a Params, context: &StageContext) -> Result<Self, StageError> {
         let root = context.scratch.clone();
-        let mut sandbox = Self { params, root, placed: BTreeMap::new(), no_reflink: false };
-        for folder in [sandbox.work(), sandbox.home(), sandbox.tmp()] {
+        let mut sandbox = Self { params, root, placed: BTreeMap::new() };
+        for folder in [sandbox.work(), sandbox.tmp()] {
             fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
         }
         for (name, inputs) in &context.inputs {
@@ -56,13 +52,20 @@ impl<'a> Sandbox<'a> {
             sandbox.add_files(context)?;
         }
         for name in &params.outputs {
-            sandbox.add_folder(&Path::new("out").join(name))?;
+            let path = Path::new("out").join(name);
+            sandbox.add_folder(Path::new("out"))?;
+            // The very folder that the engine takes the output from: it goes back there when all is well.
+            let (from, to) = (&context.outputs[name], sandbox.work().join(&path));
+            fs::rename(from, to).map_err(StageError::io("move", from))?;
+            sandbox.placed.insert(path, Placed::Folder);
         }
-        let values = serde_json::to_vec_pretty(&params.params)
-            .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
-        let path = sandbox.work().join("params.json");
-        fs::write(&path, values).map_err(StageError::io("write", &path))?;
-        sandbox.seal(Path::new("params.json"))?;
+        if !params.params.is_empty() {
+            let values = serde_json::to_vec_pretty(&params.params)
+                .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
+            let path = sandbox.work().join(PARAMS);
+            fs::write(&path, values).map_err(StageError::io("write", &path))?;
+            sandbox.seal(Path::new(PARAMS))?;
+        }
         Ok(sandbox)
     }
 
@@ -70,20 +73,26 @@ impl<'a> Sandbox<'a> {
         self.root.join("work")
     }
 
-    pub(super) fn home(&self) -> PathBuf {
-        self.root.join("home")
+    /// The folder above the working folder.
+    pub(super) fn home(&self) -> &Path {
+        &self.root
     }
 
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
 
+    /// A folder with those that it lies in.
     fn add_folder(&mut self, path: &Path) -> Result<(), StageError> {
-        let folder = self.work().join(path);
-        fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
-        for parent in path.ancestors().filter(|parent| !parent.as_os_str().is_empty()) {
-            self.placed.insert(parent.to_owned(), Placed::Folder);
+        if path.as_os_str().is_empty() || self.placed.contains_key(path) {
+            return Ok(());
         }
+        if let Some(parent) = path.parent() {
+            self.add_folder(parent)?;
+        }
+        let folder = self.work().join(path);
+        fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
+        self.placed.insert(path.to_owned(), Placed::Folder);
         Ok(())
     }
 
@@ -96,10 +105,8 @@ impl<'a> Sandbox<'a> {
             let metadata = entry.metadata().map_err(StageError::io("look at", &source))?;
             if metadata.is_dir() {
                 self.add_tree(&source, &path)?;
-            } else if metadata.len() >= SHARED_BYTES {
-                self.share(&source, &path)?;
             } else {
-                self.copy(&source, &path)?;
+                self.share(&source, &path)?;
             }
         }
         Ok(())
@@ -151,14 +158,11 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
-    /// A large file without copying its bytes: blocks shared by the file system, else a second name, else a copy.
+    /// Gives a read-only file of the cache another name. Who may write to it nevertheless breaks its seal: the program
+    /// is refused, and the file made again.
     fn share(&mut self, source: &Path, path: &Path) -> Result<(), StageError> {
         let target = self.work().join(path);
-        if !self.no_reflink && reflink(source, &target) {
-            return self.seal(path);
-        }
-        self.no_reflink = true;
-        // Refused across file systems, and for files of another user.
+        // Refused across file systems, for files of another user, and for one that has all the names it may have.
         if fs::hard_link(source, &target).is_err() {
             return self.copy(source, path);
         }
@@ -269,25 +273,4 @@ fn has_entries(folder: &Path) -> bool {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// Creates `path` as a clone of `source`; false where the file system cannot.
-#[cfg(target_os = "linux")]
-fn reflink(source: &Path, path: &Path) -> bool {
-    let Ok(from) = fs::File::open(source) else { return false };
-    let Ok(to) = fs::File::create_new(path) else { return false };
-    let mode = from.metadata().map(|metadata| metadata.permissions());
-    if rustix::fs::ioctl_ficlone(to.file(), from.file()).is_ok()
-        && mode.is_ok_and(|mode| to.set_permissions(mode).is_ok())
-    {
-        return true;
-    }
-    // If it cannot be removed, the link that follows fails with the reason.
-    let _ = fs::remove_file(path);
-    false
-}
-
-#[cfg(not(target_os = "linux"))]
-fn reflink(_source: &Path, _path: &Path) -> bool {
-    false
 }
