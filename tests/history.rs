@@ -285,27 +285,6 @@ fn a_name_that_is_both_a_run_and_a_stage_must_be_told_apart() {
     space.pipe(&["log", "total", "--json"]).code(2).says("`--json` shows a run");
 }
 
-#[test]
-fn a_log_that_grows_too_long_loses_its_middle_and_says_so() {
-    let lines = 30_000;
-    let space = TestSpace::new(&format!(
-        "stages:\n  talk:\n    uses: command\n    with:\n      run: |\n        awk 'BEGIN {{ pad = sprintf(\"%975s\", \"\"); \
-         for (i = 1; i <= {lines}; i++) print \"line \" i pad \"end\" }}'\n        touch out/o/f\n      outputs: [o]\n",
-    ));
-    space.run(&[]).code(0);
-    let file = format!(".pipe/logs/{}/talk.log", id(&space, 0));
-    let size = space.path(&file).metadata().unwrap().len();
-    assert!((8 << 20..=10 << 20).contains(&size), "{size} bytes");
-    let log = space.read(&file);
-    let said: Vec<&str> = log.lines().filter(|line| line.contains("  line ")).collect();
-    assert!(said[0].contains("line 1 ") && said.last().unwrap().contains(&format!("line {lines} ")));
-    assert!(said.iter().all(|line| line.ends_with("end")), "half a line was kept");
-    let marks: Vec<&str> = log.lines().filter(|line| line.contains("are left out here")).collect();
-    let [mark] = marks.as_slice() else { panic!("{marks:?}") };
-    let left_out: usize = mark.split_whitespace().nth(2).unwrap().parse().unwrap();
-    assert_eq!(said.len() + left_out, lines, "{mark}");
-}
-
 /// Facts come from a kind that tells some; the synthetic cohort is small.
 const COHORT: &str = r#"
 name: cohort
