@@ -15,8 +15,8 @@ mod tag;
 mod why;
 
 use crate::console;
-use crate::params::Environment;
 use crate::history::{FindError, RUN_NAMES, find_run};
+use crate::params::Environment;
 use crate::pipeline::{Overrides, Pipeline};
 use crate::plan::Plan;
 use crate::problem::Problems;
