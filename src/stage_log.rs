@@ -1,6 +1,7 @@
 //! One log file a stage and run, `.pipe/logs/RUN/STAGE.log`, written as events arrive: what a killed run has told is
 //! there. Reads events; decides nothing. A log that grows too long loses its middle.
 
+use crate::console;
 use crate::event::Event;
 use pipe_cache::{Digest, Timestamp};
 use pipe_stages::context::StageEvent;
@@ -116,6 +117,9 @@ impl StageLog {
     fn event(&mut self, event: &StageEvent) -> io::Result<()> {
         match event {
             StageEvent::Note(text) => self.line("note", text),
+            StageEvent::PeakMemory { bytes } => {
+                self.line("memory", &format!("{} at most", console::bytes(*bytes)))
+            }
             StageEvent::Warning(text) => self.line("warning", text),
             StageEvent::Progress { done, total, unit, text } => {
                 let recent = self.told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY);
@@ -154,7 +158,7 @@ impl StageLog {
         let kept = self.bytes(tail, self.size)?;
         // The mark of an earlier cut is not a line of the stage.
         let mark = if self.head.is_some() { self.mark().len() as u64 } else { 0 };
-        let lines = gone.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let lines = gone.split(|&byte| byte == b'\n').count() as u64 - 1;
         self.cut = (self.cut.0 + gone.len() as u64 - mark, self.cut.1 + lines - u64::from(mark > 0));
         self.head = Some(head);
         let end = [self.mark().as_bytes(), &kept].concat();

@@ -208,6 +208,21 @@ fn a_stage_has_a_log_of_what_it_told() {
 }
 
 #[test]
+fn the_memory_of_a_program_is_on_record_where_it_can_be_told() {
+    let space = TestSpace::new(
+        "stages:\n  large: { uses: command, with: { run: 'head -c 200000000 /dev/zero | tail -c 100000000 > /dev/null; touch out/o/f', \
+         outputs: [o] } }\n  small: { uses: command, in: { large: large }, with: { run: 'touch out/o/f', outputs: [o] } }\n",
+    );
+    space.run(&[]).code(0);
+    let stages = &records(&space, &[])[0]["stages"];
+    let megabytes = stages[0]["peak_memory_bytes"].as_u64().unwrap() >> 20;
+    assert!((95..400).contains(&megabytes), "{megabytes} MiB");
+    space.pipe(&["log", "large"]).code(0).prints(&format!("memory    {megabytes} MiB at most\n"));
+    // It held less than pipe did when it started it.
+    assert_eq!(stages[1]["peak_memory_bytes"], Value::Null);
+}
+
+#[test]
 fn a_failed_stage_names_its_log_and_one_that_never_started_has_none() {
     let space = TestSpace::new(
         "stages:\n  bad: { uses: command, with: { run: 'echo before; exit 3', outputs: [o] } }\n\
