@@ -116,6 +116,7 @@ impl Console {
                 }
             }
             StageEvent::Warning(text) => self.line("warning", Style::Bad, stage, text),
+            StageEvent::PeakMemory { .. } => {}
             StageEvent::Note(text) => self.line("note", Style::Dim, stage, text),
         }
     }
@@ -197,6 +198,15 @@ pub fn duration(time: Duration) -> String {
         10..120 => format!("{seconds} s"),
         120..7_200 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
+    }
+}
+
+/// `640 KiB`, `18 MiB`, `12 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} KiB", bytes >> 10),
+        1_048_576..10_737_418_240 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
     }
 }
 

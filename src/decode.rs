@@ -1,6 +1,7 @@
 //! [`Node`]s to typed values: a serde deserializer that parses a scalar's text into whatever type is asked for, and
 //! remembers the node at which decoding failed.
 
+use crate::problem::did_you_mean;
 use crate::yaml::{Key, Node, NodeId, Scalar, ScalarKind, Value};
 use serde::de::value::StrDeserializer;
 use serde::de::{
@@ -31,14 +32,21 @@ impl serde::de::Error for DecodeError {
         Self(format!("expected {expected}, found {unexpected}"))
     }
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self(format!("unknown value `{variant}`, expected {}", one_of(expected)))
+        Self(format!("unknown value `{variant}`{}, expected {}", meant(variant, expected), one_of(expected)))
     }
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self(format!("unknown parameter `{field}`, expected {}", one_of(expected)))
+        Self(format!("unknown parameter `{field}`{}, expected {}", meant(field, expected), one_of(expected)))
     }
     fn missing_field(field: &'static str) -> Self {
         Self(format!("missing parameter `{field}`"))
     }
+}
+
+/// ` (did you mean …?)` where one is close.
+fn meant(word: &str, known: &[&str]) -> String {
+    did_you_mean(word, known.iter().copied())
+        .map(|name| format!(" (did you mean `{name}`?)"))
+        .unwrap_or_default()
 }
 
 fn one_of(names: &[&str]) -> String {
@@ -397,7 +405,16 @@ mod tests {
         check("{ folds: 1, spacing: [1, x, 2] }", "expected a number, found `x`", "x, 2");
         check("{ folds: 1, spacing: [1, 2] }", "a list of 3 values, found 2", "[1, 2]");
         check("{ folds: 1, rate: .nan }", "found `.nan`", ".nan");
-        check("{ folds: 1, mode: { prefx: a } }", "unknown value `prefx`", "prefx");
+        check(
+            "{ folds: 1, mode: { prefx: a } }",
+            "unknown value `prefx` (did you mean `prefix`?), expected",
+            "prefx",
+        );
+        check(
+            "{ folds: 1, mode: { zebra: a } }",
+            "unknown value `zebra`, expected one of `each-case`",
+            "zebra",
+        );
         check("{ rate: 1 }", "missing parameter `folds`", "{ rate");
     }
 }

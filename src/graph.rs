@@ -28,9 +28,21 @@ impl Standing {
 /// A box of the picture: one stage, or all stages of one matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
-    pub label: String,
+    /// Name of the stage, or of the stage of the file that a matrix made many of.
+    pub name: String,
+    /// Name in the file.
+    base: String,
+    /// Stages in the box.
+    pub count: usize,
     pub kind: &'static str,
     pub standings: BTreeMap<Standing, usize>,
+}
+
+impl Shape {
+    /// `train ×4` for many.
+    fn label(&self) -> String {
+        if self.count == 1 { self.name.clone() } else { format!("{} ×{}", self.name, self.count) }
+    }
 }
 
 /// What is drawn.
@@ -50,16 +62,15 @@ impl Picture {
         for (node, planned) in plan.stages() {
             let shared = if expand { None } else { by_base.get(planned.id.base.as_str()).copied() };
             let shape = shared.unwrap_or_else(|| {
-                let count = plan.stages().filter(|(_, other)| other.id.base == planned.id.base).count();
-                let collapsed = !expand && !planned.id.axes.is_empty();
-                let label =
-                    if collapsed { format!("{} ×{count}", planned.id.base) } else { planned.id.to_string() };
+                let base = planned.id.base.clone();
+                let name = if expand { planned.id.to_string() } else { base.clone() };
                 let kind = planned.kind();
-                picture.shapes.push(Shape { label, kind, standings: BTreeMap::new() });
+                picture.shapes.push(Shape { name, base, count: 0, kind, standings: BTreeMap::new() });
                 picture.shapes.len() - 1
             });
             by_base.insert(&planned.id.base, shape);
             at.insert(node, shape);
+            picture.shapes[shape].count += 1;
             if let Some(standing) = standings.get(&node) {
                 *picture.shapes[shape].standings.entry(*standing).or_default() += 1;
             }
@@ -86,9 +97,14 @@ impl Picture {
     fn branch(&self, shape: usize, first: &str, rest: &str, drawn: &mut BTreeSet<usize>, text: &mut String) {
         let needs: BTreeSet<usize> =
             self.edges.iter().filter(|edge| edge.1 == shape).map(|edge| edge.0).collect();
+        // The latest first, as what is nearest; the stages of one matrix in their order.
+        let mut needs: Vec<usize> = needs.into_iter().collect();
+        let base = |shape: usize| self.shapes.iter().position(|other| other.base == self.shapes[shape].base);
+        needs.sort_by_key(|&need| (std::cmp::Reverse(base(need)), need));
         let repeated = !drawn.insert(shape) && !needs.is_empty();
-        let Shape { label, kind, .. } = &self.shapes[shape];
-        let uses = if label == kind { String::new() } else { format!(" ({kind})") };
+        let Shape { base, kind, .. } = &self.shapes[shape];
+        let label = self.shapes[shape].label();
+        let uses = if base == kind { String::new() } else { format!(" ({kind})") };
         let standing = self.standing(shape).map(|standing| format!("  {standing}")).unwrap_or_default();
         let _ =
             writeln!(text, "{first}{label}{uses}{standing}{}", if repeated { "  ↑ shown above" } else { "" });
@@ -96,7 +112,7 @@ impl Picture {
             return;
         }
         let last = needs.len().saturating_sub(1);
-        for (at, need) in needs.into_iter().rev().enumerate() {
+        for (at, need) in needs.into_iter().enumerate() {
             let (branch, below) = if at == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             self.branch(need, &format!("{rest}{branch}"), &format!("{rest}{below}"), drawn, text);
         }
@@ -122,7 +138,8 @@ impl Picture {
     fn color(&self, shape: usize) -> &'static str {
         match self.shapes[shape].standings.keys().next_back() {
             Some(Standing::Cached) => "#d5e8d4",
-            Some(Standing::Stale | Standing::Unsure) => "#ffe6cc",
+            Some(Standing::Stale) => "#ffe6cc",
+            Some(Standing::Unsure) => "#fff2cc",
             None => "#ffffff",
         }
     }
@@ -132,11 +149,11 @@ impl Picture {
                         fontname=\"sans-serif\"];\n"
             .to_owned();
         for (at, shape) in self.shapes.iter().enumerate() {
-            let label = quoted(&format!("{}\\n{}", shape.label, shape.kind));
+            let label = format!("\"{}\\n{}\"", escaped(&shape.label()), escaped(shape.kind));
             let _ = writeln!(text, "  s{at} [label={label}, fillcolor=\"{}\"];", self.color(at));
         }
         for (from, to, input) in &self.edges {
-            let _ = writeln!(text, "  s{from} -> s{to} [label={}, fontsize=9];", quoted(input));
+            let _ = writeln!(text, "  s{from} -> s{to} [label=\"{}\", fontsize=9];", escaped(input));
         }
         text + "}\n"
     }
@@ -144,7 +161,7 @@ impl Picture {
     pub fn mermaid(&self) -> String {
         let mut text = "flowchart LR\n".to_owned();
         for (at, shape) in self.shapes.iter().enumerate() {
-            let _ = writeln!(text, "  s{at}[\"{}\"]", shape.label.replace('"', "#quot;"));
+            let _ = writeln!(text, "  s{at}[\"{}\"]", shape.label().replace('"', "#quot;"));
             if !shape.standings.is_empty() {
                 let _ = writeln!(text, "  style s{at} fill:{}", self.color(at));
             }
@@ -163,20 +180,21 @@ impl Picture {
             .map(|shape| {
                 let states: BTreeMap<_, _> =
                     shape.standings.iter().map(|(standing, count)| (standing.word(), count)).collect();
-                serde_json::json!({ "name": shape.label, "kind": shape.kind, "states": states })
+                serde_json::json!({ "name": shape.name, "count": shape.count, "kind": shape.kind, "states": states })
             })
             .collect();
         let edges: Vec<_> = self
             .edges
             .iter()
             .map(|(from, to, input)| {
-                serde_json::json!({ "from": self.shapes[*from].label, "to": self.shapes[*to].label, "input": input })
+                serde_json::json!({ "from": self.shapes[*from].name, "to": self.shapes[*to].name, "input": input })
             })
             .collect();
         serde_json::json!({ "stages": stages, "edges": edges })
     }
 }
 
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\\\""))
+/// Text for between the quotes of DOT.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
 }

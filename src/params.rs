@@ -10,6 +10,8 @@ use std::rc::Rc;
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     pub params: BTreeMap<String, Node>,
+    /// Params whose value is not that of the file, each with where it came from.
+    pub origins: BTreeMap<String, String>,
     /// `${matrix.NAME}`, inside a stage with a matrix only.
     pub matrix: BTreeMap<String, Node>,
     pub environment: Rc<Environment>,
@@ -57,6 +59,25 @@ impl Scope {
         Node { id: node.id, value }
     }
 
+    /// Where the values that `node` names with `${…}` came from, for messages about the value as a whole.
+    pub fn origin(&self, node: &Node) -> Option<String> {
+        let parts = split(node.text()?).ok()?;
+        let told = parts.iter().filter_map(|part| {
+            let Part::Name(name) = part else { return None };
+            if let Some(variable) = name.strip_prefix("env.") {
+                let variable = variable.split(":-").next().unwrap_or_default();
+                // A default stands at the place itself.
+                self.environment.get(variable).filter(|value| !value.is_empty())?;
+                return Some(format!("environment variable `{variable}`"));
+            }
+            let param = name.split('.').next().unwrap_or_default();
+            let known = self.params.contains_key(param).then(|| format!("`{param}` under `params:`"));
+            self.origins.get(param).cloned().or(known)
+        });
+        let told: Vec<_> = told.collect();
+        (!told.is_empty()).then(|| told.join(" and "))
+    }
+
     fn fill_scalar(&self, node: &Node, scalar: &Scalar, problems: &mut Vec<Problem>) -> Value {
         if !scalar.text.contains("${") {
             return Value::Scalar(scalar.clone());
@@ -79,6 +100,7 @@ impl Scope {
                 }
             };
         }
+        let before = problems.len();
         let mut text = String::new();
         for part in parts {
             match part {
@@ -97,7 +119,8 @@ impl Scope {
                 },
             }
         }
-        resolve(&text)
+        // Half a text would only be told again, as something that the user did not write.
+        if problems.len() > before { Value::Scalar(scalar.clone()) } else { resolve(&text) }
     }
 
     fn look_up(&self, name: &str) -> Result<Value, (String, String)> {
@@ -188,6 +211,7 @@ mod tests {
                 param("net", "{ base: 8 }"),
             ]),
             matrix: BTreeMap::from([param("fold", "0")]),
+            origins: BTreeMap::from([("list".to_owned(), "`--set list=…`".to_owned())]),
             environment: Rc::new(Environment::new(BTreeMap::from([
                 ("ROOT".to_owned(), "/data".to_owned()),
                 ("EMPTY".to_owned(), String::new()),
@@ -229,6 +253,19 @@ mod tests {
     fn a_whole_value_keeps_its_shape() {
         let filled = scope().fill(&Node::scalar("${list}"), &mut Vec::new());
         assert!(matches!(filled.value, Value::List(items) if items.len() == 2));
+    }
+
+    #[test]
+    fn the_origin_of_a_value_is_told() {
+        let check = |text: &str, origin: Option<&str>| {
+            assert_eq!(scope().origin(&Node::scalar(text)).as_deref(), origin);
+        };
+        check("${folds}", Some("`folds` under `params:`"));
+        check("${list}", Some("`--set list=…`"));
+        check("${net.base}x${env.ROOT:-/}", Some("`net` under `params:` and environment variable `ROOT`"));
+        check("${matrix.fold}", None);
+        check("${env.EMPTY:-default}", None);
+        check("plain", None);
     }
 
     #[test]

@@ -64,6 +64,8 @@ impl Overrides {
     }
 }
 
+/// The top level, as messages name it.
+const PIPELINE: &str = "a pipeline file";
 const TOP_KEYS: [&str; 5] = ["name", "description", "params", "seed", "stages"];
 const STAGE_KEYS: [&str; 7] = ["uses", "description", "in", "with", "matrix", "seed", "resources"];
 
@@ -102,7 +104,7 @@ struct Reader {
 
 impl Reader {
     fn pipeline(&mut self, root: &Node, file: &Path, text: &str, overrides: &Overrides) -> Option<Pipeline> {
-        let top = self.map(root, "a pipeline file", &TOP_KEYS)?;
+        let top = self.map(root, PIPELINE, &TOP_KEYS)?;
         let name = self.name(top.get("name").copied(), file);
         let scope = self.scope(top.get("params").copied(), overrides);
         let seed =
@@ -228,7 +230,13 @@ impl Reader {
         let declared = params.map(|node| self.pairs(node, "`params`")).unwrap_or_default();
         for (key, node) in declared {
             // Text of the file may use params above it and the environment.
-            let node = self.override_for(&key.text, overrides).unwrap_or_else(|| node.clone());
+            let node = match self.override_for(&key.text, overrides) {
+                Some((node, origin)) => {
+                    scope.origins.insert(key.text.clone(), origin);
+                    node
+                }
+                None => node.clone(),
+            };
             let filled = scope.fill(&node, &mut self.problems);
             scope.params.insert(key.text.clone(), filled);
         }
@@ -236,33 +244,37 @@ impl Reader {
         scope
     }
 
-    /// The command line wins over files, files over the environment.
-    fn override_for(&mut self, name: &str, overrides: &Overrides) -> Option<Node> {
-        let environment = overrides.environment.get(&format!("{PARAM_PREFIX}{name}"));
-        let mut text = environment;
+    /// The value that wins over that of the file, and where it comes from: the command line wins over files, files
+    /// over the environment.
+    fn override_for(&mut self, name: &str, overrides: &Overrides) -> Option<(Node, String)> {
+        if let Some((_, value)) = overrides.set.iter().rev().find(|(set, _)| set == name) {
+            return Some((self.override_text(name, value)?, format!("`--set {name}={value}`")));
+        }
         let mut found = None;
         for (path, content) in &overrides.files {
-            if let Some(node) = self.params_file(path, content).into_iter().find(|(key, _)| key.text == name)
+            if let Some((_, node)) =
+                self.params_file(path, content).into_iter().find(|(key, _)| key.text == name)
             {
-                found = Some(node.1);
-                text = None;
+                found = Some((node, format!("`{name}` in `{}`", path.display())));
             }
         }
-        if let Some((_, value)) = overrides.set.iter().rev().find(|(set, _)| set == name) {
-            text = Some(value);
-            found = None;
+        if found.is_some() {
+            return found;
         }
-        match text {
-            Some(text) => match yaml::parse(text) {
-                Ok(node) => Some(nowhere(node)),
-                Err(error) => {
-                    let message = format!("the value `{text}` for `{name}` is not YAML: {}", error.message);
-                    let help = "quote it for the shell, e.g. --set 'spacing=[1, 1, 1]'";
-                    self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
-                    None
-                }
-            },
-            None => found,
+        let variable = format!("{PARAM_PREFIX}{name}");
+        let value = overrides.environment.get(&variable)?;
+        Some((self.override_text(name, value)?, format!("environment variable `{variable}`")))
+    }
+
+    fn override_text(&mut self, name: &str, text: &str) -> Option<Node> {
+        match yaml::parse(text) {
+            Ok(node) => Some(nowhere(node)),
+            Err(error) => {
+                let message = format!("the value `{text}` for `{name}` is not YAML: {}", error.message);
+                let help = "quote it for the shell, e.g. --set 'spacing=[1, 1, 1]'";
+                self.problems.push(Problem::new(NodeId::NOWHERE, message).help(help));
+                None
+            }
         }
     }
 
@@ -333,7 +345,7 @@ impl Reader {
         };
         self.unique_keys(pairs, what);
         for (key, _) in pairs {
-            if !keys.contains(&key.text.as_str()) {
+            if !keys.contains(&key.text.as_str()) && !is_extension(what, &key.text) {
                 let help = suggest(&key.text, keys.iter().copied(), "keys");
                 let message = format!("{what} has an unknown key `{}`", key.text);
                 self.problems.push(Problem::new(key.id, message).label("no such key").help(help));
@@ -351,6 +363,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// A key of the top level that begins with `x-` holds what the user likes, such as anchors.
+fn is_extension(what: &str, key: &str) -> bool {
+    what == PIPELINE && key.starts_with("x-")
 }
 
 /// Strips places: ids of another text must not be looked up in the pipeline file.

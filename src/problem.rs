@@ -140,7 +140,9 @@ impl Diagnostic for Placed<'_> {
 /// The word of `known` that `word` was probably meant to be.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let best = known.into_iter().map(|name| (strsim::damerau_levenshtein(word, name), name)).min()?;
-    (best.0 <= word.chars().count().max(3) / 3).then_some(best.1)
+    let size = word.chars().count();
+    // Of a word of one letter nothing is left that could be meant.
+    (best.0 <= size.max(3) / 3 && best.0 < size).then_some(best.1)
 }
 
 /// `did you mean …?` where one is close, else every known word.

@@ -105,10 +105,7 @@ pub fn run(
                 break;
             }
             match receiver.recv_timeout(Duration::from_millis(100)) {
-                Ok(Message::Stage(node, event)) => {
-                    let stage = run.name(node);
-                    run.tell(&Event::Stage { stage, event });
-                }
+                Ok(Message::Stage(node, event)) => run.told(node, event),
                 Ok(Message::Ended(node, taken, result)) => run.ended(node, taken, result)?,
                 Err(_) => {}
             }
@@ -119,9 +116,9 @@ pub fn run(
 }
 
 /// Executes jobs one after the other until no more can come.
-fn work<'a>(
+fn work(
     executor: &dyn Executor,
-    queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'a>, Resources)>>,
+    queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'_>, Resources)>>,
     sender: &mpsc::SyncSender<Message>,
 ) {
     loop {
@@ -222,6 +219,17 @@ impl<'a> Run<'a> {
             (self.observer)(&Event::Warning(warning));
         }
         (self.observer)(event);
+    }
+
+    /// What a running stage tells.
+    fn told(&mut self, node: NodeIndex, event: StageEvent) {
+        if let (StageEvent::PeakMemory { bytes }, Some(record)) =
+            (&event, &mut self.stages[node.index()].record)
+        {
+            record.peak_memory_bytes = Some(*bytes);
+        }
+        let stage = self.name(node);
+        self.tell(&Event::Stage { stage, event });
     }
 
     fn name(&self, node: NodeIndex) -> String {

@@ -9,11 +9,9 @@ pub fn pipeline_schema() -> Value {
     let mut kinds = Vec::new();
     for stage in STAGES {
         let mut params = stage.params_schema().to_value();
+        share_definitions(stage.kind(), &mut params, &mut definitions);
         if let Some(object) = params.as_object_mut() {
             object.remove("$schema");
-            if let Some(Value::Object(inner)) = object.remove("$defs") {
-                definitions.extend(inner);
-            }
             if let Some(Value::Object(properties)) = object.get_mut("properties") {
                 for property in properties.values_mut() {
                     allow_text(property);
@@ -68,8 +66,43 @@ pub fn pipeline_schema() -> Value {
             "seed": { "type": ["integer", "string"] },
             "stages": { "type": "object", "additionalProperties": { "$ref": "#/$defs/stage" } }
         },
+        "patternProperties": { "^x-": { "description": "anything, such as anchors" } },
         "$defs": definitions
     })
+}
+
+/// Moves the definitions of one kind's parameters to those of all kinds. If another kind has one of the names for
+/// something else, all of them get the name of their kind in front, as they may refer to each other.
+fn share_definitions(kind: &str, params: &mut Value, definitions: &mut Map<String, Value>) {
+    let own = params.as_object_mut().and_then(|object| object.remove("$defs"));
+    let Some(Value::Object(own)) = own else { return };
+    let clash = own.iter().any(|(name, value)| definitions.get(name).is_some_and(|other| other != value));
+    let renamed = |name: &str| if clash { format!("{kind}-{name}") } else { name.to_owned() };
+    rename_references(params, &renamed);
+    for (name, mut value) in own {
+        rename_references(&mut value, &renamed);
+        definitions.insert(renamed(&name), value);
+    }
+}
+
+fn rename_references(value: &mut Value, renamed: &impl Fn(&str) -> String) {
+    const DEFINITIONS: &str = "#/$defs/";
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::String(path) if key == "$ref" => {
+                        if let Some(name) = path.strip_prefix(DEFINITIONS) {
+                            *path = format!("{DEFINITIONS}{}", renamed(name));
+                        }
+                    }
+                    value => rename_references(value, renamed),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, renamed)),
+        _ => {}
+    }
 }
 
 /// A value may be written as `${param}` whatever its type.
@@ -79,5 +112,31 @@ fn allow_text(property: &mut Value) {
     *property = json!({ "anyOf": [inner, { "type": "string", "pattern": "\\$\\{" }] });
     if let (Some(description), Some(object)) = (description, property.as_object_mut()) {
         object.insert("description".into(), description);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(mode: &str) -> Value {
+        json!({ "properties": { "mode": { "$ref": "#/$defs/Mode" }, "list": { "items": { "$ref": "#/$defs/Size" } } },
+            "$defs": { "Mode": { "enum": [mode] }, "Size": { "properties": { "mode": { "$ref": "#/$defs/Mode" } } } } })
+    }
+
+    #[test]
+    fn definitions_of_one_name_are_shared_if_they_are_equal_and_told_apart_if_not() {
+        let mut definitions = Map::new();
+        for (kind, mode) in [("one", "fast"), ("same", "fast"), ("other", "slow")] {
+            let mut params = params(mode);
+            share_definitions(kind, &mut params, &mut definitions);
+            assert!(params.get("$defs").is_none());
+            let mode = if kind == "other" { "#/$defs/other-Mode" } else { "#/$defs/Mode" };
+            assert_eq!(params["properties"]["mode"]["$ref"], mode, "{kind}");
+        }
+        let names: Vec<_> = definitions.keys().map(String::as_str).collect();
+        assert_eq!(names, ["Mode", "Size", "other-Mode", "other-Size"]);
+        assert_eq!(definitions["other-Mode"], json!({ "enum": ["slow"] }));
+        assert_eq!(definitions["Size"]["properties"]["mode"]["$ref"], "#/$defs/Mode");
     }
 }

@@ -1,6 +1,7 @@
 //! One log file a stage and run, `.pipe/logs/RUN/STAGE.log`, written as events arrive: what a killed run has told is
 //! there. Reads events; decides nothing. A log that grows too long loses its middle.
 
+use crate::console;
 use crate::event::Event;
 use pipe_cache::{Digest, Timestamp};
 use pipe_stages::context::StageEvent;
@@ -10,10 +11,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// No log file grows beyond this.
+/// No log file grows beyond this; one that would is cut to its beginning and its end.
 const MAX_SIZE: u64 = 10 << 20;
-/// What is kept when a log is cut: its beginning, and as much of its end.
-const KEPT_SIZE: u64 = 4 << 20;
 /// Progress is logged this often, and when it is complete.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -89,6 +88,7 @@ pub fn file_name(stage: &str) -> String {
 
 struct StageLog {
     file: File,
+    max_size: u64,
     since: Instant,
     size: u64,
     /// Where the beginning that is kept ends; known once the log was cut.
@@ -103,12 +103,23 @@ impl StageLog {
     fn open(path: &Path) -> io::Result<Self> {
         let mut file = File::options().create(true).read(true).append(true).open(path)?;
         let size = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, since: Instant::now(), size, head: None, cut: (0, 0), told: None })
+        Ok(Self {
+            file,
+            max_size: MAX_SIZE,
+            since: Instant::now(),
+            size,
+            head: None,
+            cut: (0, 0),
+            told: None,
+        })
     }
 
     fn event(&mut self, event: &StageEvent) -> io::Result<()> {
         match event {
             StageEvent::Note(text) => self.line("note", text),
+            StageEvent::PeakMemory { bytes } => {
+                self.line("memory", &format!("{} at most", console::bytes(*bytes)))
+            }
             StageEvent::Warning(text) => self.line("warning", text),
             StageEvent::Progress { done, total, unit, text } => {
                 let recent = self.told.is_some_and(|told| told.elapsed() < PROGRESS_EVERY);
@@ -131,21 +142,23 @@ impl StageLog {
         }
         self.file.write_all(lines.as_bytes())?;
         self.size += lines.len() as u64;
-        if self.size > MAX_SIZE { self.cut_middle() } else { Ok(()) }
+        if self.size > self.max_size { self.cut_middle() } else { Ok(()) }
     }
 
     /// Keeps the beginning and the end, and says between them what is gone.
     fn cut_middle(&mut self) -> io::Result<()> {
+        // Beginning and end together leave room, so that the next cut is not the next line.
+        let kept_size = self.max_size / 3;
         let head = match self.head {
             Some(head) => head,
-            None => self.line_end(KEPT_SIZE)?,
+            None => self.line_end(kept_size)?,
         };
-        let tail = self.line_end(self.size - KEPT_SIZE)?;
+        let tail = self.line_end(self.size - kept_size)?;
         let gone = self.bytes(head, tail)?;
         let kept = self.bytes(tail, self.size)?;
         // The mark of an earlier cut is not a line of the stage.
         let mark = if self.head.is_some() { self.mark().len() as u64 } else { 0 };
-        let lines = gone.iter().filter(|&&byte| byte == b'\n').count() as u64;
+        let lines = gone.split(|&byte| byte == b'\n').count() as u64 - 1;
         self.cut = (self.cut.0 + gone.len() as u64 - mark, self.cut.1 + lines - u64::from(mark > 0));
         self.head = Some(head);
         let end = [self.mark().as_bytes(), &kept].concat();
@@ -173,5 +186,56 @@ impl StageLog {
         let mut bytes = vec![0; (to - from) as usize];
         self.file.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes lines `1` to `count` of 100 bytes each into a log of at most 5,000 bytes.
+    #[track_caller]
+    fn check(count: usize, cut: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.log");
+        let mut log = StageLog { max_size: 5_000, ..StageLog::open(&path).unwrap() };
+        for number in 1..=count {
+            log.line("note", &format!("{number:077}")).unwrap();
+            assert!(path.metadata().unwrap().len() <= 5_000);
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let (marks, lines): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains("left out"));
+        let numbers: Vec<usize> = lines.iter().map(|line| line[22..].parse().unwrap()).collect();
+        assert!(numbers.is_sorted() && numbers[0] == 1 && *numbers.last().unwrap() == count, "{numbers:?}");
+        assert_eq!(marks.len(), usize::from(cut));
+        let left_out =
+            marks.first().map_or(0, |mark| mark.split_whitespace().nth(2).unwrap().parse().unwrap());
+        assert_eq!(numbers.len() + left_out, count);
+    }
+
+    #[test]
+    fn a_log_that_grows_too_long_loses_its_middle_and_says_how_much() {
+        check(50, false);
+        check(51, true);
+        check(99, true);
+        check(2_000, true);
+    }
+
+    #[test]
+    fn every_line_of_a_text_has_its_place_and_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s.log");
+        StageLog::open(&path).unwrap().line("failed", "one\n  two").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<_> = text.lines().map(|line| &line[10..]).collect();
+        assert_eq!(lines, ["  failed    one", "  failed      two"]);
+    }
+
+    #[test]
+    fn names_of_stages_become_names_of_files_and_no_two_meet() {
+        assert_eq!(file_name("train[fold=0,model=unet3d]"), "train[fold=0,model=unet3d].log");
+        assert_eq!(file_name("s[x=a/b]"), "s[x=a%2Fb].log");
+        let [one, two] = ["a", "b"].map(|end| file_name(&format!("s[x={}{end}]", "é".repeat(300))));
+        assert!(one.len() < 255 && one != two);
     }
 }

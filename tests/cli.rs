@@ -59,6 +59,28 @@ fn a_graph_is_data_for_machines() {
 }
 
 #[test]
+fn quotes_and_backslashes_of_names_do_not_end_a_label() {
+    let space = TestSpace::new(
+        "stages: { s: { uses: command, matrix: { x: ['a\\b\"c', d] }, with: { run: [touch, out/o/f], outputs: [o] } } }\n",
+    );
+    let dot = space.pipe(&["graph", "pipeline.yaml", "--format", "dot", "--expand"]);
+    dot.code(0).prints(r#"[label="s[x=a\\b\"c]\ncommand", "#);
+}
+
+#[test]
+fn keys_that_begin_with_x_hold_anchors() {
+    let space = TestSpace::new(
+        "x-common: &common { uses: command, with: { run: 'true', outputs: [o] } }\nstages: { a: *common, b: *common }\n",
+    );
+    space.pipe(&["check", "pipeline.yaml"]).code(0).prints("2 stages, no problems");
+    space.write(
+        "pipeline.yaml",
+        "stages: { a: { uses: command, x-more: 1, with: { run: 'true', outputs: [o] } } }\n",
+    );
+    space.pipe(&["check", "pipeline.yaml"]).code(2).says("has an unknown key `x-more`");
+}
+
+#[test]
 fn an_unknown_format_is_a_user_error() {
     chain().pipe(&["graph", "pipeline.yaml", "--format", "bmp"]).code(2).says("mermaid");
 }

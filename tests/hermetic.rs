@@ -212,7 +212,7 @@ fn a_program_that_changes_runs_again() {
         script(&space, "bin/helper", "echo other help");
         space.run(&[]).ran(&[]);
         script(&space, "bin/tool", "echo two");
-        space.run(&[]).ran(&["s"]).says("external files `program/tool`: ").says("tool changed");
+        space.run(&[]).ran(&["s"]).says("external files `program/tool` changed: ").says("tool changed");
         assert_eq!(space.read("results/pipeline/s/o/f"), "two\n");
     }
     let list = "stages: { s: { uses: command, with: { run: [tool, 1], outputs: [o] } } }\n";

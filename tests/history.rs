@@ -208,6 +208,21 @@ fn a_stage_has_a_log_of_what_it_told() {
 }
 
 #[test]
+fn the_memory_of_a_program_is_on_record_where_it_can_be_told() {
+    let space = TestSpace::new(
+        "stages:\n  large: { uses: command, with: { run: 'head -c 200000000 /dev/zero | tail -c 100000000 > /dev/null; touch out/o/f', \
+         outputs: [o] } }\n  small: { uses: command, in: { large: large }, with: { run: 'touch out/o/f', outputs: [o] } }\n",
+    );
+    space.run(&[]).code(0);
+    let stages = &records(&space, &[])[0]["stages"];
+    let megabytes = stages[0]["peak_memory_bytes"].as_u64().unwrap() >> 20;
+    assert!((95..400).contains(&megabytes), "{megabytes} MiB");
+    space.pipe(&["log", "large"]).code(0).prints(&format!("memory    {megabytes} MiB at most\n"));
+    // It held less than pipe did when it started it.
+    assert_eq!(stages[1]["peak_memory_bytes"], Value::Null);
+}
+
+#[test]
 fn a_failed_stage_names_its_log_and_one_that_never_started_has_none() {
     let space = TestSpace::new(
         "stages:\n  bad: { uses: command, with: { run: 'echo before; exit 3', outputs: [o] } }\n\
@@ -283,27 +298,6 @@ fn a_name_that_is_both_a_run_and_a_stage_must_be_told_apart() {
     space.pipe(&["log", "clean"]).code(2).says("`clean` is both a run and a stage").says("--run RUN");
     space.pipe(&["log", "clean", "--run", "clean"]).code(0).prints("begin     clean at ");
     space.pipe(&["log", "total", "--json"]).code(2).says("`--json` shows a run");
-}
-
-#[test]
-fn a_log_that_grows_too_long_loses_its_middle_and_says_so() {
-    let lines = 30_000;
-    let space = TestSpace::new(&format!(
-        "stages:\n  talk:\n    uses: command\n    with:\n      run: |\n        awk 'BEGIN {{ pad = sprintf(\"%975s\", \"\"); \
-         for (i = 1; i <= {lines}; i++) print \"line \" i pad \"end\" }}'\n        touch out/o/f\n      outputs: [o]\n",
-    ));
-    space.run(&[]).code(0);
-    let file = format!(".pipe/logs/{}/talk.log", id(&space, 0));
-    let size = space.path(&file).metadata().unwrap().len();
-    assert!((8 << 20..=10 << 20).contains(&size), "{size} bytes");
-    let log = space.read(&file);
-    let said: Vec<&str> = log.lines().filter(|line| line.contains("  line ")).collect();
-    assert!(said[0].contains("line 1 ") && said.last().unwrap().contains(&format!("line {lines} ")));
-    assert!(said.iter().all(|line| line.ends_with("end")), "half a line was kept");
-    let marks: Vec<&str> = log.lines().filter(|line| line.contains("are left out here")).collect();
-    let [mark] = marks.as_slice() else { panic!("{marks:?}") };
-    let left_out: usize = mark.split_whitespace().nth(2).unwrap().parse().unwrap();
-    assert_eq!(said.len() + left_out, lines, "{mark}");
 }
 
 /// Facts come from a kind that tells some; the synthetic cohort is small.

@@ -73,7 +73,12 @@ fn the_file_can_be_read_by_others() {
 
 #[test]
 fn a_run_of_some_stages_updates_their_lines_and_one_with_overrides_none() {
-    let space = chain();
+    let space = TestSpace::new(CHAIN);
+    space.write("data.txt", "one\n");
+    space.write("other.txt", "other");
+    space.run(&["--set", "step=4"]).code(0).does_not_say("pipeline.lock");
+    assert!(!space.exists("pipeline.lock"));
+    space.run(&[]).code(0);
     let before = space.read("pipeline.lock");
     space.run(&["--set", "step=5"]).code(0).says("pipeline.lock is left as it is: params were overridden");
     assert_eq!(space.read("pipeline.lock"), before);
@@ -103,6 +108,21 @@ fn a_run_that_fails_leaves_the_file_as_it_was() {
     space.write("other.txt", "changed");
     space.run(&["-k"]).code(1);
     assert_eq!(space.read("pipeline.lock"), before);
+}
+
+#[test]
+fn a_result_that_is_not_on_record_is_not_locked() {
+    let space = TestSpace::new(
+        "stages:\n  slow:\n    uses: command\n    with:\n      run: |\n        . ./wait.sh\n        touch $DIR/started\n        \
+         wait_for go\n        cp data.txt out/o/f\n      outputs: [o]\n      files: [wait.sh, data.txt]\n      environment: [DIR]\n",
+    );
+    space.write("data.txt", "one");
+    let running = space.start(&[]);
+    space.wait_for("started");
+    space.write("data.txt", "two");
+    space.write("go", "");
+    running.finish().code(0).says("pipeline.lock is left as it is: run again, inputs changed");
+    assert!(!space.exists("pipeline.lock"));
 }
 
 #[test]

@@ -138,13 +138,19 @@ fn inputs_in_another_order() {
 
 #[test]
 fn an_output_that_was_added_or_removed() {
-    let [one, two] = ["[o]", "[o, p]"].map(|outputs| {
-        format!("stages: {{ s: {{ uses: command, with: {{ run: 'touch out/o/f; mkdir -p out/p; touch out/p/f', outputs: {outputs} }} }} }}\n")
-    });
-    // One output without the other is an error of the program, so only the plan is asked.
+    let [one, two] = [("touch out/o/f", "[o]"), ("touch out/o/f out/p/f", "[o, p]")]
+        .map(|(run, outputs)| single("").replace("touch out/o/f", run).replace("[o]", outputs));
     for (before, after, reasons) in [
-        (&one, &two, "parameter `outputs`: [\"o\"] → [\"o\",\"p\"]; output `p` added"),
-        (&two, &one, "parameter `outputs`: [\"o\",\"p\"] → [\"o\"]; output `p` removed"),
+        (
+            &one,
+            &two,
+            "parameter `outputs`: [\"o\"] → [\"o\",\"p\"]; parameter `run`: \"touch out/o/f\" → \"touch out/o/f out/p/f\"; output `p` added",
+        ),
+        (
+            &two,
+            &one,
+            "parameter `outputs`: [\"o\",\"p\"] → [\"o\"]; parameter `run`: \"touch out/o/f out/p/f\" → \"touch out/o/f\"; output `p` removed",
+        ),
     ] {
         let space = TestSpace::new(before);
         space.run(&[]).code(0);

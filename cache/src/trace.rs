@@ -157,6 +157,10 @@ pub struct StageRecord {
     /// Threads that it was given.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// Most memory that the program of the stage held at once. `None` for a stage that ran inside of pipe, where it
+    /// cannot be told from that of others, and for a program that held less than pipe itself.
+    #[serde(default)]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// How a stage ended.

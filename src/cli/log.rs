@@ -179,7 +179,7 @@ fn describe(run: &RunRecord, cache: &Cache) -> String {
         counted(run.threads, "threads for stages"),
     ];
     fact("machine", &machine.into_iter().flatten().collect::<Vec<_>>().join(", "));
-    fact("peak memory", &run.peak_memory_bytes.map(size).unwrap_or_default());
+    fact("peak memory", &run.peak_memory_bytes.map(console::bytes).unwrap_or_default());
     let versions: Vec<_> = run.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
     fact("versions", &versions.join(", "));
     fact("overrides", &run.overrides.join(", "));
@@ -209,14 +209,6 @@ fn stage_line(stage: &StageRecord, width: usize, cache: &Cache) -> String {
         (None, true) => String::new(),
         (None, false) => format!("because {reasons}"),
     };
-    format!("{word:<7}  {:<width$}  {time:>9}  {why}", stage.name)
-}
-
-/// Bytes as `18 MiB`.
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_048_576 => format!("{} KiB", bytes >> 10),
-        1_048_576..10_737_418_240 => format!("{} MiB", bytes >> 20),
-        _ => format!("{} GiB", bytes >> 30),
-    }
+    let memory = stage.peak_memory_bytes.map(console::bytes).unwrap_or_default();
+    format!("{word:<7}  {:<width$}  {time:>9}  {memory:>8}  {why}", stage.name)
 }

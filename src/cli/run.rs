@@ -161,14 +161,15 @@ pub(crate) fn open_workspace_at(folder: &Path, jobs: Option<u16>) -> Result<Work
 /// Brings the lock file up to date after a run that brought all that was asked for up to date.
 fn keep_lock(plan: &Plan, workspace: &Workspace, summary: &Summary, whole: bool) {
     let Totals { failed: 0, skipped: 0, interrupted: false, .. } = summary.totals else { return };
-    let path = lockfile::path_of(&plan.file);
-    let path = path.display();
+    let file = lockfile::path_of(&plan.file);
+    let path = file.display();
     match lockfile::update(plan, workspace, summary, whole) {
+        Ok(Update::Overridden) if !file.exists() => {}
         Ok(Update::Unchanged) => {}
         Ok(Update::Written) => console::hint(format!("wrote {path}")),
         Ok(Update::Overridden) => console::hint(format!("{path} is left as it is: params were overridden")),
         Ok(Update::NotOnRecord) => {
-            console::hint(format!("{path} is left as it is: run again, inputs changed"))
+            console::hint(format!("{path} is left as it is: run again, inputs changed"));
         }
         // The results are there; that their names could not be written down does not undo them.
         Err(error) => console::hint(format!(

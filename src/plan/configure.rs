@@ -95,7 +95,7 @@ impl Planner {
         }
         let declared = decl.resources.as_ref().map(|node| scope.fill(node, &mut self.problems));
         let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
-        let stage = self.typed_params(&id, entry, with, decl.name.id, unfilled)?;
+        let stage = self.typed_params(&id, entry, with, decl, scope, unfilled)?;
         let mut ports = stage.ports();
         ports.open(decl.inputs.iter().map(|(key, _)| key.text.clone()));
         declared.apply(&mut ports.resources);
@@ -110,10 +110,12 @@ impl Planner {
         id: &StageId,
         entry: &'static dyn AnyStage,
         mut with: Node,
-        name: NodeId,
+        decl: &StageDecl,
+        scope: &Scope,
         unfilled: bool,
     ) -> Option<Box<dyn ConfiguredStage>> {
         let before = self.problems.len();
+        let name = decl.name.id;
         self.unknown_params(id, entry, &mut with);
         loop {
             let failed = Cell::new(None);
@@ -123,7 +125,8 @@ impl Planner {
                     for problem in stage.check() {
                         let at = field(&with, problem.parameter).unwrap_or(name);
                         let message = format!("stage `{id}` ({}): {}", entry.kind(), problem.message);
-                        self.problems.push(Problem::new(at, message).help(problem.help));
+                        let help = with_origin(problem.help, at, decl, scope);
+                        self.problems.push(Problem::new(at, message).help(help));
                     }
                     return (self.problems.len() == before).then_some(stage);
                 }
@@ -132,13 +135,21 @@ impl Planner {
             let at = failed.get().unwrap_or(with.id);
             let missing = error.to_string().starts_with("missing parameter");
             let left_out = with.value != Value::Null && remove_holding(&mut with, at);
-            if missing && (unfilled || self.problems.len() > before) {
+            let help = format!("`pipe stages {}` describes every parameter", entry.kind());
+            let not_given = if missing { not_given(entry, decl) } else { Vec::new() };
+            if not_given.len() > 1 {
+                let message =
+                    format!("stage `{id}` ({}): missing parameters {}", entry.kind(), not_given.join(", "));
+                self.problems.push(Problem::new(name, message).help(help));
+                return None;
+            }
+            if missing && not_given.is_empty() && (unfilled || self.problems.len() > before) {
                 // It may be missing only because it was left out before.
                 return None;
             }
             let message = format!("stage `{id}` ({}): {error}", entry.kind());
+            let help = with_origin(help, at, decl, scope);
             let at = if at == NodeId::NOWHERE || missing { name } else { at };
-            let help = format!("`pipe stages {}` describes every parameter", entry.kind());
             self.problems.push(Problem::new(at, message).help(help));
             if !left_out {
                 return None;
@@ -247,6 +258,42 @@ impl DeclaredResources {
         }
         resources.gpu = self.gpu.unwrap_or(resources.gpu);
         resources.memory_bytes = self.memory_bytes.unwrap_or(resources.memory_bytes);
+    }
+}
+
+/// Required parameters that the stage does not give at all, in quotes.
+fn not_given(entry: &dyn AnyStage, decl: &StageDecl) -> Vec<String> {
+    let given = |name: &str| match &decl.with.value {
+        Value::Map(pairs) => pairs.iter().any(|(key, _)| key.text == name),
+        // `with: ${…}` may give anything.
+        Value::Scalar(_) => true,
+        Value::Null | Value::List(_) => false,
+    };
+    let schema = entry.params_schema();
+    let required = schema.get("required").and_then(|value| value.as_array()).into_iter().flatten();
+    required
+        .filter_map(|name| name.as_str())
+        .filter(|name| !given(name))
+        .map(|name| format!("`{name}`"))
+        .collect()
+}
+
+/// A help line that begins with where the value at `at` comes from, where the stage does not say it itself.
+fn with_origin(help: String, at: NodeId, decl: &StageDecl, scope: &Scope) -> String {
+    match find(&decl.with, at).and_then(|node| scope.origin(node)) {
+        Some(origin) => format!("the value comes from {origin}; {help}"),
+        None => help,
+    }
+}
+
+fn find(node: &Node, at: NodeId) -> Option<&Node> {
+    if node.id == at && at != NodeId::NOWHERE {
+        return Some(node);
+    }
+    match &node.value {
+        Value::List(items) => items.iter().find_map(|item| find(item, at)),
+        Value::Map(pairs) => pairs.iter().find_map(|(_, value)| find(value, at)),
+        Value::Null | Value::Scalar(_) => None,
     }
 }
 

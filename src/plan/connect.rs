@@ -1,7 +1,7 @@
 //! References to edges: every input finds the output that feeds it, and the types agree.
 
 use super::{Edge, Planner};
-use crate::problem::{At, Problem, suggest};
+use crate::problem::{At, Problem, did_you_mean, suggest};
 use crate::reference::Reference;
 use crate::yaml::{Node, NodeId};
 use petgraph::graph::NodeIndex;
@@ -13,26 +13,34 @@ impl Planner {
         for (node, wires) in std::mem::take(&mut self.wires) {
             let inputs = self.graph[node].ports().inputs.clone();
             let id = self.graph[node].id.to_string();
+            let wired = |port: &InputPort| {
+                let found = wires.inputs.iter().find(|(key, _)| key.text == port.name);
+                found.map(|(_, references)| references.as_slice()).filter(|references| !references.is_empty())
+            };
+            let mut missing: Vec<&InputPort> =
+                inputs.iter().filter(|port| wired(port).is_none() && !port.arity.may_be_unwired()).collect();
             for (key, _) in &wires.inputs {
                 if !inputs.iter().any(|port| port.name == key.text) {
+                    // The port that was meant is wired, under a wrong name.
+                    let meant = did_you_mean(&key.text, missing.iter().map(|port| port.name.as_ref()));
+                    let meant = missing
+                        .iter()
+                        .position(|port| Some(port.name.as_ref()) == meant || missing.len() == 1);
+                    meant.map(|at| missing.remove(at));
                     let message = format!("stage `{id}` has no input `{}`", key.text);
                     let help = suggest(&key.text, inputs.iter().map(|port| port.name.as_ref()), "inputs");
                     self.problems.push(Problem::new(key.id, message).label("no such input").help(help));
                 }
             }
             for port in &inputs {
-                let wired = wires.inputs.iter().find(|(key, _)| key.text == port.name);
-                match wired.filter(|(_, references)| !references.is_empty()) {
-                    Some((_, references)) => self.connect(node, port, references),
-                    None if port.arity.may_be_unwired() => {}
-                    None => {
-                        let message =
-                            format!("stage `{id}` does not say where its input `{}` comes from", port.name);
-                        self.problems.push(
-                            Problem::new(wires.name.id, message).label("this stage").help(self.givers(port)),
-                        );
-                    }
+                if let Some(references) = wired(port) {
+                    self.connect(node, port, references);
                 }
+            }
+            for port in missing {
+                let message = format!("stage `{id}` does not say where its input `{}` comes from", port.name);
+                let help = self.givers(port, &self.graph[node].id.base);
+                self.problems.push(Problem::new(wires.name.id, message).label("this stage").help(help));
             }
         }
         self.drop_repeated();
@@ -42,7 +50,7 @@ impl Planner {
         let id = self.graph[target].id.to_string();
         let mut position = 0;
         for reference in references {
-            let sources = match self.sources(reference, port) {
+            let sources = match self.sources(target, reference, port) {
                 Ok(sources) => sources,
                 Err(problem) => {
                     self.problems.extend(problem);
@@ -65,7 +73,16 @@ impl Planner {
     }
 
     /// The outputs that a reference names. An empty error for what was told elsewhere.
-    fn sources(&self, node: &Node, port: &InputPort) -> Result<Vec<(NodeIndex, String)>, Option<Problem>> {
+    fn sources(
+        &self,
+        target: NodeIndex,
+        node: &Node,
+        port: &InputPort,
+    ) -> Result<Vec<(NodeIndex, String)>, Option<Problem>> {
+        if self.problems.iter().any(|problem| problem.at == At::Node(node.id)) {
+            // Its `${…}` could not be filled in.
+            return Err(None);
+        }
         let text = node.text().ok_or_else(|| {
             Problem::new(node.id, format!("an input comes from a stage, not from {}", node.describe()))
                 .help("write the name of a stage, e.g. `cases: STAGE`")
@@ -85,23 +102,49 @@ impl Planner {
         let chosen: Vec<_> =
             instances.iter().copied().filter(|&node| reference.selects(&self.graph[node].id)).collect();
         if chosen.is_empty() {
-            let names: Vec<_> =
-                instances.iter().take(4).map(|&node| format!("`{}`", self.graph[node].id)).collect();
-            let more = if instances.len() > 4 { ", …" } else { "" };
-            let help =
-                format!("there is {}{more}; `{}[*]` names all of them", names.join(", "), reference.base);
-            return Err(Some(
-                Problem::new(node.id, format!("`{text}` names no stage of the matrix")).help(help),
-            ));
+            let (message, help) = self.no_such_instance(&reference, instances);
+            return Err(Some(Problem::new(node.id, message).help(help)));
         }
-        let output = |source| self.output(source, &reference, port, node).map(|output| (source, output));
+        let output =
+            |source| self.output(source, target, &reference, port, node).map(|output| (source, output));
         chosen.into_iter().map(output).collect::<Result<_, _>>().map_err(Some)
+    }
+
+    /// Why a reference selects none of the stages of its name.
+    fn no_such_instance(&self, reference: &Reference, instances: &[NodeIndex]) -> (String, String) {
+        let Reference { base, axes, .. } = reference;
+        let ids: Vec<_> = instances.iter().map(|&node| &self.graph[node].id).collect();
+        let Some(first) = ids.first().filter(|id| !id.axes.is_empty()) else {
+            return (format!("stage `{base}` has no matrix"), format!("write `{base}`"));
+        };
+        let Some(axes) = axes else {
+            let message = format!("`{base}` is a matrix of {} stages: say which are meant", ids.len());
+            return (message, format!("`{base}[*]` names all of them, `{first}` one"));
+        };
+        for (axis, value) in axes {
+            let known: Vec<&str> = first.axes.iter().map(|(name, _)| name.as_str()).collect();
+            if !known.contains(&axis.as_str()) {
+                return (
+                    format!("the matrix of `{base}` has no axis `{axis}`"),
+                    suggest(axis, known, "axes"),
+                );
+            }
+            let axis_values = ids.iter().flat_map(|id| &id.axes).filter(|(name, _)| name == axis);
+            let known: BTreeSet<&str> = axis_values.map(|(_, value)| value.as_str()).collect();
+            if !known.contains(value.as_str()) {
+                let message = format!("axis `{axis}` of `{base}` has no value `{value}`");
+                return (message, suggest(value, known, "values"));
+            }
+        }
+        let message = format!("no stage of the matrix of `{base}` has all of these values");
+        (message, "give an axis one value only".into())
     }
 
     /// The output port of `source` that fits: the one named, or the only one of the right type.
     fn output(
         &self,
         source: NodeIndex,
+        target: NodeIndex,
         reference: &Reference,
         port: &InputPort,
         at: &Node,
@@ -130,7 +173,7 @@ impl Planner {
                         port.name, planned.id, output.artifact.name
                     ),
                 )
-                .help(self.givers(port)))
+                .help(self.givers(port, &self.graph[target].id.base)))
             };
         }
         let fitting: Vec<_> = outputs.iter().filter(|output| fits(output.artifact)).collect();
@@ -144,7 +187,7 @@ impl Planner {
                     planned.id,
                     made.join(", ")
                 );
-                Err(Problem::new(at.id, message).help(self.givers(port)))
+                Err(Problem::new(at.id, message).help(self.givers(port, &self.graph[target].id.base)))
             }
             _ => {
                 let choices: Vec<_> = names().map(|name| format!("`{}.{name}`", planned.id)).collect();
@@ -154,8 +197,8 @@ impl Planner {
         }
     }
 
-    /// A help line that names the stages whose output fits `port`.
-    fn givers(&self, port: &InputPort) -> String {
+    /// A help line that names the other stages whose output fits `port` of the stage `target`.
+    fn givers(&self, port: &InputPort, target: &str) -> String {
         let fits = |node: &NodeIndex| {
             let outputs = &self.graph[*node].ports().outputs;
             outputs.iter().any(|output| port.artifact.is_none_or(|wanted| wanted == output.artifact))
@@ -163,12 +206,12 @@ impl Planner {
         let names: Vec<_> = self
             .instances
             .iter()
-            .filter(|(_, nodes)| nodes.first().is_some_and(fits))
+            .filter(|(name, nodes)| *name != target && nodes.first().is_some_and(fits))
             .map(|(name, nodes)| if nodes.len() > 1 { format!("{name}[*]") } else { name.clone() })
             .collect();
         let wanted = port.artifact.map_or("an artifact", |artifact| artifact.name);
         match names.as_slice() {
-            [] => format!("no stage of this file makes {wanted}"),
+            [] => format!("no other stage of this file makes {wanted}"),
             names => {
                 format!("add `{}: STAGE` under `in:`; {wanted} comes from {}", port.name, names.join(", "))
             }

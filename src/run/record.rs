@@ -101,5 +101,6 @@ pub(super) fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRec
         summary: serde_json::Value::Null,
         sources: BTreeMap::new(),
         threads: None,
+        peak_memory_bytes: None,
     }
 }

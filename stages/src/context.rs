@@ -33,6 +33,8 @@ pub enum StageEvent {
     Warning(String),
     /// A line for the log of the stage.
     Note(String),
+    /// Most memory that the program of the stage held at once.
+    PeakMemory { bytes: u64 },
 }
 
 /// One input artifact: where it lies, and for a port that takes many, which stage it came from.

@@ -42,6 +42,7 @@ fn run(started_at: u64) -> RunRecord {
             summary: json!({ "loss": 0.25 }),
             sources: BTreeMap::from([("volumes".to_owned(), "crop".to_owned())]),
             threads: Some(2),
+            peak_memory_bytes: Some(5 << 20),
         }],
     }
 }

@@ -4,7 +4,7 @@ use super::lines::{LineBuffer, Lines, Stream};
 use super::sandbox::Sandbox;
 use super::written::Run;
 use super::{PARAMS, Params, not_found};
-use crate::context::StageContext;
+use crate::context::{StageContext, StageEvent};
 use crate::error::StageError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
@@ -15,6 +15,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::time::Duration;
+use wait4::Wait4;
 
 /// How soon an interrupt is seen.
 const TICK: Duration = Duration::from_millis(50);
@@ -83,13 +84,24 @@ pub(super) fn run(process: &mut Process, context: &StageContext) -> Result<(), S
     // A group of its own, so that what the program started can be ended with it.
     process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let child = process.spawn().map_err(StageError::io("start the program", &program))?;
+    let own_peak = crate::machine::peak_memory_bytes();
     let mut running = Running::new(child, context);
     let ended = running.wait(context);
     // Before its status is taken away, so that the number of the group cannot be another's. What it left running
     // would hold its output open and could still write.
     running.end_group();
     running.read_rest();
-    let status = running.child.wait().map_err(StageError::io("wait for", &program))?;
+    let end = loop {
+        match running.child.wait4() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            end => break end.map_err(StageError::io("wait for", &program))?,
+        }
+    };
+    let status = end.status;
+    // Until it becomes the program, the child counts the memory of pipe as its own; a smaller number says nothing.
+    if own_peak.is_some_and(|own| end.rusage.maxrss > own) {
+        context.services.emit(StageEvent::PeakMemory { bytes: end.rusage.maxrss });
+    }
     let failed = !status.success();
     let [stdout, stderr] = &mut running.pipes;
     stdout.lines.finish(&mut running.lines);
