@@ -37,6 +37,8 @@ pub struct Console {
     color: bool,
     running: BTreeMap<String, Running>,
     drawn: Instant,
+    /// There are so many stages that those in the cache are only counted.
+    many: bool,
 }
 
 struct Running {
@@ -48,6 +50,8 @@ struct Running {
 
 /// Without a terminal a long stage says so this often.
 const TELL_EVERY: Duration = Duration::from_secs(15);
+/// Of more stages, those in the cache are not told one by one.
+const MANY: usize = 50;
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
 impl Default for Console {
@@ -57,6 +61,7 @@ impl Default for Console {
             color: color(),
             running: BTreeMap::new(),
             drawn: Instant::now(),
+            many: false,
         }
     }
 }
@@ -64,10 +69,12 @@ impl Default for Console {
 impl Console {
     pub fn show(&mut self, event: &Event) {
         match event {
-            Event::Started { .. } => {}
+            Event::Started { stages } => self.many = *stages > MANY,
             Event::Cached { stage } => {
                 self.running.remove(stage);
-                self.line("cached", Style::Dim, stage, "");
+                if !self.many {
+                    self.line("cached", Style::Dim, stage, "");
+                }
             }
             Event::WouldRun { stage, reasons } => {
                 self.line("would run", Style::Bold, stage, &because(reasons));

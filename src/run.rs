@@ -22,7 +22,7 @@ use pipe_cache::{
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -548,13 +548,13 @@ impl<'a> Run<'a> {
 }
 
 /// Makes `results/` hold what the run made: `results/PIPELINE/STAGE/OUTPUT/`. Returns what was written, and for each
-/// stage the paths of its files.
+/// stage the paths of its files below `folder`.
 pub fn place_results(
     plan: &Plan,
     workspace: &Workspace,
     outputs: &BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
     folder: &Path,
-) -> Result<(usize, BTreeMap<NodeIndex, Vec<PathBuf>>), CacheError> {
+) -> Result<(usize, BTreeMap<NodeIndex, Vec<String>>), CacheError> {
     let mut trees = BTreeMap::new();
     let mut names = BTreeMap::new();
     for (node, ports) in outputs {
@@ -566,10 +566,9 @@ pub fn place_results(
         }
     }
     let placed = workspace.cache.store.place(&trees, folder, &workspace.stats)?;
-    let mut files: BTreeMap<NodeIndex, Vec<PathBuf>> = BTreeMap::new();
+    let mut files: BTreeMap<NodeIndex, Vec<String>> = BTreeMap::new();
     for (name, paths) in placed.stand {
-        let subfolder = folder.join(&name);
-        files.entry(names[&name]).or_default().extend(paths.iter().map(|path| subfolder.join(path)));
+        files.entry(names[&name]).or_default().extend(paths.iter().map(|path| format!("{name}/{path}")));
     }
     Ok((placed.written.len(), files))
 }

@@ -16,11 +16,13 @@ use pipe_cache::{Digest, Layout, StatCache, Watched};
 use pipe_stages::artifact::Resources;
 use pipe_stages::registry;
 use rayon::prelude::*;
+use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// All that decides which plan a call of `pipe run` makes, but for the contents of files and the environment.
@@ -64,7 +66,7 @@ pub struct Known {
     pub traces: Vec<Option<Trace>>,
     /// Whether everything outside of the cache that the stage reads is as it was.
     pub unchanged: Vec<bool>,
-    /// The files in `results/`, where all stand as they were placed.
+    /// The files below the folder of the results, where all stand as they were placed.
     pub placed: Vec<Option<Vec<Watched<'static>>>>,
 }
 
@@ -92,7 +94,10 @@ struct Head<'a> {
     complete: bool,
     #[serde(borrow)]
     environment: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
-    /// The pipeline and parameter files; then for each stage what it reads, and its results.
+    /// The folder of the results.
+    #[serde(borrow)]
+    results: Cow<'a, str>,
+    /// The pipeline and parameter files; then for each stage what it reads, and its results below their folder.
     #[serde(borrow)]
     watched: Vec<Watched<'a>>,
     /// Where each of those groups ends in `watched`.
@@ -138,7 +143,7 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
     if head.ends.len() != 1 + 2 * stages || !head.ends.is_sorted() || !same_environment(&head.environment) {
         return None;
     }
-    let holds: Vec<bool> = head.watched.par_iter().with_min_len(512).map(Watched::holds).collect();
+    let holds = check(&head)?;
     let group = |at: usize| {
         let begin = if at == 0 { 0 } else { head.ends[at - 1] as usize };
         begin..(head.ends[at] as usize).min(holds.len()).max(begin)
@@ -192,6 +197,20 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
     Some(Found::Changed(Box::new((plan, known))))
 }
 
+/// Looks at everything that is watched.
+fn check(head: &Head<'_>) -> Option<Vec<bool>> {
+    let (read, placed) = head.watched.split_at_checked(head.ends[head.stages as usize] as usize)?;
+    // What is relative to a folder is found faster from that folder.
+    let results = File::open(&*head.results).ok();
+    let mut holds = Vec::with_capacity(head.watched.len());
+    read.par_iter().with_min_len(512).map(|watched| watched.holds(CWD)).collect_into_vec(&mut holds);
+    let mut placed_holds = Vec::new();
+    let look = |watched: &Watched<'_>| results.as_ref().is_some_and(|folder| watched.holds(folder.as_fd()));
+    placed.par_iter().with_min_len(512).map(look).collect_into_vec(&mut placed_holds);
+    holds.extend(placed_holds);
+    Some(holds)
+}
+
 /// A part is its magic, its length and its BLAKE3 hash, then its bytes.
 fn read_part(file: &mut File, magic: &[u8; 16]) -> Option<Vec<u8>> {
     let mut start = [0; 16 + 8 + 32];
@@ -241,6 +260,8 @@ pub fn environment(asked: &Environment, plan: &Plan) -> BTreeMap<String, Option<
 pub struct Saved<'a> {
     pub plan: &'a Plan,
     pub wanted: &'a BTreeSet<NodeIndex>,
+    /// The folder of the results.
+    pub results: &'a Path,
     pub known: &'a Known,
 }
 
@@ -268,8 +289,9 @@ impl Saved<'_> {
             .collect();
         let stages = plan.graph.node_count() as u32;
         let name = Cow::from(&plan.name);
+        let results = self.results.to_string_lossy();
         let mut bytes = Vec::new();
-        write_part(&mut bytes, &Head { name, stages, complete, environment, watched, ends })?;
+        write_part(&mut bytes, &Head { name, stages, complete, environment, results, watched, ends })?;
         write_part(&mut bytes, &self.body())?;
         stats.replace_memo(&layout.state(&call.digest()?), &bytes)
     }

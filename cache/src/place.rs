@@ -124,16 +124,17 @@ impl Store {
         })
     }
 
-    /// What to expect of placed files from now on: a file that was written to since it was placed is not settled.
-    pub fn watch_placed(&self, paths: &[PathBuf], stats: &StatCache) -> Vec<Watched<'static>> {
-        let stat = |path: &PathBuf| std::fs::symlink_metadata(path).ok();
+    /// What to expect of placed files, by their paths below `folder`, from now on. A file that was written to since it
+    /// was placed is not settled.
+    pub fn watch_placed(&self, folder: &Path, paths: &[String], stats: &StatCache) -> Vec<Watched<'static>> {
+        let stat = |path: &String| std::fs::symlink_metadata(folder.join(path)).ok();
         let newest = paths.par_iter().filter_map(stat).map(|found| FileStat::of(&found).changed).max();
         // Else a write in this very moment could leave the same stat.
         let settled = newest.is_none_or(|newest| stats.wait_past(newest));
-        let watch = |path: &PathBuf| {
+        let watch = |path: &String| {
             let found = stat(path).filter(|found| settled && found.is_file() && files::is_sealed(found));
             let expected = found.map_or(Expected::Unsettled, |found| Expected::Is(FileStat::of(&found)));
-            Watched { path: path.to_string_lossy().into_owned().into(), expected }
+            Watched { path: path.clone().into(), expected }
         };
         paths.par_iter().map(watch).collect()
     }

@@ -1,8 +1,10 @@
 //! What the file system says of a file without reading it. Decides nothing.
 
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -50,6 +52,21 @@ impl FileStat {
     /// The stat of what `path` leads to.
     pub fn following(path: &Path) -> io::Result<Self> {
         fs_err::metadata(path).map(|metadata| Self::of(&metadata))
+    }
+
+    /// The stat of what `path` is, or with `AtFlags::empty()` leads to, seen from the folder `from`.
+    pub(crate) fn at(from: BorrowedFd<'_>, path: &str, flags: AtFlags) -> io::Result<Self> {
+        let found = rustix::fs::statat(from, path, flags)?;
+        // The widths of these fields differ from system to system.
+        let time = |seconds, nanoseconds| FileTime { seconds, nanoseconds };
+        Ok(Self {
+            device: found.st_dev as u64,
+            inode: found.st_ino as u64,
+            size: found.st_size as u64,
+            modified: time(found.st_mtime as i64, found.st_mtime_nsec as u32),
+            changed: time(found.st_ctime as i64, found.st_ctime_nsec as u32),
+            mode: found.st_mode as u32,
+        })
     }
 
     /// Whether this is a regular file.

@@ -2,14 +2,15 @@
 
 use crate::stat::FileStat;
 use crate::stat_cache::HashedFile;
+use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::path::Path;
+use std::os::fd::BorrowedFd;
 
 /// A path and what a stat of it must give.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watched<'a> {
-    /// Relative to the folder that holds `.pipe`, or absolute.
+    /// Absolute, or relative to a folder that its holder knows.
     #[serde(borrow)]
     pub path: Cow<'a, str>,
     /// What must be there.
@@ -35,15 +36,13 @@ impl Watched<'_> {
         Watched { path: self.path.into_owned().into(), expected: self.expected }
     }
 
-    /// Whether it is as it must be.
-    pub fn holds(&self) -> bool {
-        let path = Path::new(&*self.path);
+    /// Whether it is as it must be, seen from the folder that its path is relative to.
+    pub fn holds(&self, from: BorrowedFd<'_>) -> bool {
+        let stat = |flags| FileStat::at(from, &self.path, flags);
         match self.expected {
-            Expected::Absent => std::fs::symlink_metadata(path).is_err(),
-            Expected::Leads(stat) => std::fs::metadata(path).is_ok_and(|found| FileStat::of(&found) == stat),
-            Expected::Is(stat) => {
-                std::fs::symlink_metadata(path).is_ok_and(|found| FileStat::of(&found) == stat)
-            }
+            Expected::Absent => stat(AtFlags::SYMLINK_NOFOLLOW).is_err(),
+            Expected::Leads(expected) => stat(AtFlags::empty()).is_ok_and(|found| found == expected),
+            Expected::Is(expected) => stat(AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|found| found == expected),
             Expected::Unsettled => false,
         }
     }

@@ -13,7 +13,7 @@ use crate::{interrupt, run as engine};
 use clap::Args;
 use pipe_cache::{Cache, CacheError, Digest, Expected, Layout, StatCache, StatMode, Watched};
 use pipe_stages::artifact::Resources;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,9 +72,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let mut console = Console::default();
     let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
-        let known = settle(&plan, &workspace, &summary, known, definition)?;
+        let results = Path::new(RESULTS).join(&plan.name);
+        let known = settle(&plan, &workspace, &summary, &results, known, definition)?;
         keep_lock(&plan, &workspace, &summary, args.targets.is_empty());
-        let saved = Saved { plan: &plan, wanted: &options.wanted, known: &known };
+        let saved = Saved { plan: &plan, wanted: &options.wanted, results: &results, known: &known };
         // Without it the next run takes longer.
         let _ = saved.write(&workspace.stats, &workspace.cache.layout, &call);
     }
@@ -91,6 +92,7 @@ fn settle(
     plan: &Plan,
     workspace: &Workspace,
     summary: &Summary,
+    results: &Path,
     known: Known,
     definition: Option<Definition>,
 ) -> Result<Known, CliError> {
@@ -111,11 +113,10 @@ fn settle(
         let stands = placed[node.index()].is_some() && last(&known.traces).as_ref() == Some(trees);
         !stands
     });
-    let (_, files_of) =
-        place_results(plan, workspace, &outputs, &Path::new(RESULTS).join(&plan.name)).map_err(failed)?;
+    let (_, files_of) = place_results(plan, workspace, &outputs, results).map_err(failed)?;
     stats.save().map_err(failed)?;
-    let all: Vec<PathBuf> = files_of.values().flatten().cloned().collect();
-    let mut watched = cache.store.watch_placed(&all, stats).into_iter();
+    let all: Vec<String> = files_of.values().flatten().cloned().collect();
+    let mut watched = cache.store.watch_placed(results, &all, stats).into_iter();
     for node in outputs.keys() {
         let count = files_of.get(node).map_or(0, Vec::len);
         placed[node.index()] = Some(watched.by_ref().take(count).collect());
