@@ -9,6 +9,7 @@ const FILE: &str = "pipelines/python.yaml";
 const REQUIREMENTS: &str = "pipelines/python/requirements.txt";
 
 /// A space with the pipeline and its scripts; `None`, loudly, without Python.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn space() -> Option<TestSpace> {
     if !Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: there is no python3 on PATH");
