@@ -10,6 +10,7 @@ mod hermetic;
 mod history;
 mod lock;
 mod overrides;
+mod python;
 mod running;
 mod safety;
 mod space;

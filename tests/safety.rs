@@ -1,5 +1,5 @@
-//! The safety battery of `benches/peers/safety.py`, one test a row: `a` keeps the first line of `in.txt` in
-//! `mid.txt`, `b` copies that to `out.txt`. What must run is what changed, and what lies there must be right.
+//! The safety battery: what a rerun may do, must do and must not do after each kind of change, one test each. `a` keeps
+//! the first line of `in.txt` in `mid.txt`, `b` copies that to `out.txt`.
 
 use crate::space::TestSpace;
 use std::fs::{self, File};
