@@ -47,6 +47,22 @@ fn a_run_writes_a_sorted_line_a_stage_and_only_when_something_changed() {
 }
 
 #[test]
+fn a_run_with_nothing_else_to_do_restores_the_file() {
+    let space = chain();
+    let good = space.read("pipeline.lock");
+    // The second finds everything settled, so that the third has least to look at.
+    space.run(&[]).ran(&[]);
+    space.run(&[]).ran(&[]);
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
+    space.run(&[]).ran(&[]).says("wrote pipeline.lock");
+    assert_eq!(space.read("pipeline.lock"), good);
+    space.run(&[]).ran(&[]);
+    space.write("pipeline.lock", &good.replace("clean", "cleen"));
+    space.run(&[]).ran(&[]).says("wrote pipeline.lock");
+    assert_eq!(space.read("pipeline.lock"), good);
+}
+
+#[test]
 fn a_change_touches_the_lines_of_the_stages_that_it_reaches() {
     let space = chain();
     let before = space.read("pipeline.lock");

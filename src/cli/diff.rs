@@ -91,7 +91,7 @@ fn text(old: &RunRecord, new: &RunRecord, comparison: &Comparison) -> String {
 fn heading(run: &RunRecord) -> String {
     let mut text = format!("{}  {}", run.id, when::local(run.started_at));
     if !run.tags.is_empty() {
-        text += &format!("  {}", run.tags.join(", "));
+        text += &format!("  [{}]", run.tags.join(", "));
     }
     if let Some(message) = run.message.as_deref().and_then(|message| message.lines().next()) {
         text += &format!("  {message}");

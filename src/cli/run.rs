@@ -72,9 +72,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let mut console = Console::default();
     let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
-        let results = Path::new(RESULTS).join(&plan.name);
-        let known = settle(&plan, &workspace, &summary, &results, known, definition)?;
+        // Before the results, so that the file has settled when the state takes its stat.
         keep_lock(&plan, &workspace, &summary, args.targets.is_empty());
+        let results = Path::new(RESULTS).join(&plan.name);
+        let mut known = settle(&plan, &workspace, &summary, &results, known, definition)?;
+        watch_lock(&plan, &workspace.stats, &mut known);
         let saved = Saved { plan: &plan, wanted: &options.wanted, results: &results, known: &known };
         // Without it the next run takes longer.
         let _ = saved.write(&workspace.stats, &workspace.cache.layout, &call);
@@ -123,6 +125,22 @@ fn settle(
     }
     let unchanged = vec![true; plan.graph.node_count()];
     Ok(Known { files, environment, traces: summary.traces.clone(), unchanged, placed })
+}
+
+/// A lock file that another branch or an editor changed is not up to date, though every stage is.
+fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
+    let path = lockfile::path_of(&plan.file);
+    let shown = path.to_string_lossy().into_owned();
+    known.files.retain(|watched| watched.path != shown);
+    if !plan.overrides.is_empty() {
+        return;
+    }
+    let expected = match stats.digest_file(&path) {
+        Ok(hashed) => Expected::of(&hashed),
+        Err(_) if !path.exists() => Expected::Absent,
+        Err(_) => Expected::Unsettled,
+    };
+    known.files.push(Watched { path: shown.into(), expected });
 }
 
 /// What to expect of a text file that was read before, when its content had this digest.
