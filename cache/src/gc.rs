@@ -2,7 +2,7 @@
 //!
 //! **Kept** is what one of these names, with the objects, trees and records below it:
 //!
-//! - the last runs of each pipeline ([`GcOptions::keep_runs`]): their results, manifests, listings of
+//! - the last runs of each pipeline ([`GcOptions::keep_runs`]) and tagged runs: their results, manifests, listings of
 //!   external files, and the checkpoints of stages that did not finish;
 //! - a folder that results were placed in and that is still there;
 //! - a digest of [`GcOptions::extra_roots`], e.g. of a lock file;
@@ -103,7 +103,7 @@ impl fmt::Display for Thing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Kept: one of the last runs names it.
+    /// Kept: one of the last runs, or a tagged one, names it.
     InRun,
     /// Kept: it stands in a folder of results.
     Placed,
@@ -130,7 +130,7 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(match self {
-            Self::InRun => "named by one of the last runs",
+            Self::InRun => "named by one of the last runs or a tagged one",
             Self::Placed => "stands in a folder of results",
             Self::ExtraRoot => "named by a lock file",
             Self::Young => "younger than the grace time",

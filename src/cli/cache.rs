@@ -3,8 +3,10 @@
 use super::run::STATE;
 use super::{CliError, OK, STAGE_FAILED};
 use crate::console;
+use crate::lockfile::{self, LockFile};
 use clap::{Args, Subcommand};
-use pipe_cache::{Cache, Collection, GcOptions, Group, Usage, Verification};
+use pipe_cache::{Cache, Collection, Digest, GcOptions, Group, Usage, Verification};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ enum CacheCommand {
 
 /// Say what nothing needs any more; with --yes, remove it
 ///
-/// Kept are the results of the last runs of each pipeline, results that stand in `results/`, and whatever is younger
-/// than the grace time. What goes is moved to `.pipe/quarantine`, where a run that misses it finds it, and deleted by
+/// Kept are the results of the last runs of each pipeline and of tagged runs, what lock files name, results that stand
+/// in `results/`, and whatever is younger than the grace time. What goes is moved to `.pipe/quarantine`, where a run that misses it finds it, and deleted by
 /// a later `pipe gc` once it has been there for the grace time. Safe while pipelines run.
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
@@ -69,7 +71,9 @@ pub(crate) fn run(args: &CacheArgs) -> Result<u8, CliError> {
 
 pub(crate) fn collect(args: &GcArgs) -> Result<u8, CliError> {
     let cache = open()?;
-    let options = GcOptions { keep_runs: args.keep_runs, grace: args.grace, ..GcOptions::default() };
+    let extra_roots = locked(&cache)?;
+    let options =
+        GcOptions { keep_runs: args.keep_runs, grace: args.grace, extra_roots, ..GcOptions::default() };
     let found = if args.yes { cache.collect_garbage(&options) } else { cache.find_garbage(&options) };
     let found = found.map_err(|error| CliError::failed(&error))?;
     for warning in &found.warnings {
@@ -83,6 +87,29 @@ pub(crate) fn collect(args: &GcArgs) -> Result<u8, CliError> {
     table(if args.yes { "removed" } else { "would go" }, &found.garbage);
     console::hint(verdict(&found, args));
     Ok(OK)
+}
+
+/// What the lock files of the pipelines on record name.
+fn locked(cache: &Cache) -> Result<Vec<Digest>, CliError> {
+    let mut paths = BTreeSet::new();
+    for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
+        // A damaged record is told by the collector.
+        if let Ok(Some(run)) = cache.runs.load(&id) {
+            paths.insert(lockfile::path_of(Path::new(&run.file)));
+        }
+    }
+    let mut roots = Vec::new();
+    for path in paths {
+        // A lock file that cannot be read must not cost the results that it names.
+        let lock = LockFile::read(&path).map_err(|error| {
+            CliError::usage(
+                format!("{error}; what it names cannot be kept"),
+                "`pipe lock` computes it again, or remove it",
+            )
+        })?;
+        roots.extend(lock.iter().flat_map(LockFile::roots));
+    }
+    Ok(roots)
 }
 
 fn verdict(found: &Collection, args: &GcArgs) -> String {

@@ -68,6 +68,9 @@ pub(crate) fn stage(kind: &str, key: ActionKey, outcome: Outcome) -> StageRecord
         memo_hits: 0,
         memo_misses: 0,
         summary: Value::Null,
+        sources: BTreeMap::new(),
+        threads: None,
+        peak_memory_bytes: None,
     }
 }
 
@@ -83,6 +86,15 @@ pub(crate) fn run(cache: &Cache, pipeline: &str, second: u64, stages: Vec<StageR
         finished_at: None,
         command: Vec::new(),
         commit: None,
+        host: None,
+        cores: None,
+        threads: None,
+        device: None,
+        versions: BTreeMap::new(),
+        peak_memory_bytes: None,
+        overrides: Vec::new(),
+        params: BTreeMap::new(),
+        tags: Vec::new(),
         stages,
     };
     cache.runs.save(&run).unwrap();
@@ -119,7 +131,7 @@ fn a_young_result_is_kept_and_an_old_one_goes_with_all_its_objects() {
     assert!(is_whole(&space.cache, &record));
     space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(!is_whole(&space.cache, &record));
-    for folder in ["objects-v1", "actions-v1", "quarantine", "tmp", "claims-v1"] {
+    for folder in ["objects-v1", "actions-v1", "quarantine", "tmp"] {
         assert_eq!(files(&space.cache, folder), 0, "{folder}");
     }
 }
@@ -133,7 +145,11 @@ fn finding_garbage_removes_nothing_and_counts_what_removing_removes() {
     let counted: Vec<_> =
         found.garbage.iter().map(|group| (group.thing, group.reason, group.count)).collect();
     // The file, the folder and its parent, the manifest.
-    let expected = [(Thing::Objects, Reason::Unused, 4), (Thing::Results, Reason::Unused, 1)];
+    let expected = [
+        (Thing::Objects, Reason::Unused, 4),
+        (Thing::Results, Reason::Unused, 1),
+        (Thing::Trees, Reason::Unused, 1),
+    ];
     assert_eq!(counted, expected);
     assert_eq!(space.cache.collect_garbage(&NOTHING_KEPT).unwrap().garbage, found.garbage);
     assert_eq!(space.cache.find_garbage(&NOTHING_KEPT).unwrap().garbage, []);
@@ -153,6 +169,18 @@ fn the_results_of_the_last_runs_of_each_pipeline_are_kept() {
     for record in [&records[0], &records[2], &records[3]] {
         Manifest::get(&space.cache.store, &record.manifest).unwrap();
     }
+}
+
+#[test]
+fn the_results_of_a_tagged_run_are_kept() {
+    let space = Space::new();
+    let [tagged, other] = ["tagged", "other"].map(|name| publish_result(&space, "crop", name));
+    run_of(&space, "p", 1, &tagged);
+    run_of(&space, "p", 2, &other);
+    let oldest = space.cache.runs.ids().unwrap().pop().unwrap();
+    space.cache.runs.tag("paper", &oldest).unwrap();
+    space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
+    assert!(is_whole(&space.cache, &tagged) && !is_whole(&space.cache, &other));
 }
 
 #[test]
@@ -193,16 +221,21 @@ fn placed_results_are_kept_while_their_folder_is_there() {
     let space = Space::new();
     let record = publish_result(&space, "crop", "voxels");
     let (stats, _) = space.cache.stat_cache(StatMode::Strict);
-    let folder = space.path("results/crop");
-    space.cache.store.place(&record.outputs["out"], &folder, &stats).unwrap();
+    let folder = space.path("results/p");
+    let trees = BTreeMap::from([("crop/out".to_owned(), record.outputs["out"])]);
+    space.cache.store.place(&trees, &folder, &stats).unwrap();
     space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(is_whole(&space.cache, &record));
+    fs::remove_dir_all(folder.join("crop")).unwrap();
+    space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
+    assert!(
+        !is_whole(&space.cache, &record),
+        "the folder of the pipeline is there, that of the stage is not"
+    );
     fs::remove_dir_all(&folder).unwrap();
     let gone = space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(gone.garbage.iter().any(|group| group.reason == Reason::FolderGone), "{gone:?}");
-    assert_eq!(files(&space.cache, "placed-v1"), 0);
-    // While the record was there it was a root that named a folder which was not.
-    assert!(!is_whole(&space.cache, &record));
+    assert_eq!(files(&space.cache, "placed-v2"), 0);
 }
 
 #[test]
@@ -331,12 +364,10 @@ fn a_checkpoint_lives_with_the_unfinished_stage_of_a_kept_run_or_with_its_claim(
 }
 
 #[test]
-fn what_dead_processes_left_goes_and_what_living_ones_hold_stays() {
+fn what_dead_processes_left_goes() {
     let space = Space::new();
     let layout = &space.cache.layout;
     fs::write(layout.temporary().join("half-written"), "x").unwrap();
-    fs::write(layout.claim(&Digest::of_bytes(b"dead")), "process 1").unwrap();
-    let claim = space.cache.claim(&ActionKey(Digest::of_bytes(b"living"))).unwrap();
     let dead = layout.work().join("run-dead");
     fs::create_dir(&dead).unwrap();
     fs::write(dead.join(pipe_cache::WORK_LOCK), "").unwrap();
@@ -344,9 +375,7 @@ fn what_dead_processes_left_goes_and_what_living_ones_hold_stays() {
     assert!(layout.temporary().join("half-written").exists(), "it may still be written");
     space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert_eq!(files(&space.cache, "tmp"), 0);
-    assert_eq!(files(&space.cache, "claims-v1"), 1);
     assert!(!dead.exists());
-    drop(claim);
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn play(root: &Path, operations: &[Operation]) {
     assert_eq!(world.cache.verify().unwrap().damage, []);
     let now = GcOptions { grace: std::time::Duration::ZERO, now: None, ..in_days(0) };
     world.cache.collect_garbage(&now).unwrap();
-    for folder in ["tmp", "work", "claims-v1", "objects-v1", "actions-v1", "quarantine"] {
+    for folder in ["tmp", "work", "objects-v1", "actions-v1", "quarantine"] {
         let left: Vec<_> = read_tree(&world.cache.layout.root().join(folder))
             .into_iter()
             .filter(|(_, bytes)| bytes.is_some())
