@@ -123,6 +123,11 @@ impl LockFile {
         self.stages.get(stage)
     }
 
+    /// Keys and trees of all stages, which the collector of garbage keeps.
+    pub fn roots(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.stages.values().flat_map(|locked| locked.outputs.values().copied().chain([locked.key.0]))
+    }
+
     /// Writes the file whole unless it holds exactly this. `true` if it was written.
     pub fn write(&self, path: &Path) -> Result<bool, LockError> {
         let text = self.render();

@@ -1,7 +1,7 @@
 //! Folders in which stages run: one below `.pipe/work` for each process, removed when it ends; those of killed
 //! processes are removed by the next.
 
-use pipe_cache::{CacheError, Layout};
+use pipe_cache::{CacheError, Layout, WORK_LOCK, work_folders};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,19 @@ pub struct WorkDir {
     _lock: File,
 }
 
-const LOCK: &str = "lock";
-
 impl WorkDir {
     pub fn open(layout: &Layout) -> Result<Self, CacheError> {
         let action = "create a folder to work in";
         let error = |source: io::Error| CacheError::Io { action, source };
         fs_err::create_dir_all(layout.work()).map_err(error)?;
-        sweep(&layout.work());
-        let path = tempfile::Builder::new().prefix("run-").tempdir_in(layout.work()).map_err(error)?.keep();
-        let lock = File::create(path.join(LOCK)).map_err(error)?;
+        sweep(layout)?;
+        let made =
+            tempfile::Builder::new().prefix("run-").tempdir_in(layout.temporary()).map_err(error)?.keep();
+        let lock = File::create(made.join(WORK_LOCK)).map_err(error)?;
         lock.lock().map_err(error)?;
+        // Only now: a work folder without a held lock is taken for one of a dead process.
+        let path = layout.work().join(made.file_name().unwrap_or_default());
+        fs_err::rename(&made, &path).map_err(error)?;
         Ok(Self { path, free: Mutex::default(), _lock: lock })
     }
 
@@ -105,20 +107,10 @@ impl Drop for WorkDir {
 }
 
 /// Removes the folders of processes that are gone: their locks went with them.
-fn sweep(work: &Path) {
-    let Ok(entries) = std::fs::read_dir(work) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        let gone = match File::open(path.join(LOCK)) {
-            Ok(lock) => lock.try_lock().is_ok(),
-            // A folder without a lock is about to get one, unless it is old.
-            Err(_) => entry
-                .metadata()
-                .and_then(|meta| meta.modified())
-                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > std::time::Duration::from_mins(1))),
-        };
-        if gone {
-            let _ = pipe_cache::remove_tree(&path);
-        }
+fn sweep(layout: &Layout) -> Result<(), CacheError> {
+    for folder in work_folders(layout)?.into_iter().filter(|folder| !folder.alive) {
+        // What cannot be removed now is left for the collector.
+        let _ = pipe_cache::remove_tree(&folder.path);
     }
+    Ok(())
 }

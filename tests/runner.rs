@@ -3,6 +3,8 @@
 
 mod architecture;
 mod cli;
+mod collect;
+mod crash;
 mod errors;
 mod faults;
 mod golden;

@@ -4,12 +4,14 @@ use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::layout::Layout;
 use crate::manifest::ActionKey;
+use crate::quarantine;
 use crate::record::{self, Found};
 use crate::store::Store;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,14 +64,23 @@ impl ActionTable {
         Self { layout: store.layout.clone(), store }
     }
 
+    /// What stands in the file of a result.
+    pub(crate) fn read(path: &Path) -> Result<Found<ActionRecord>, CacheError> {
+        record::read(path, RECORD).doing("look up a result")
+    }
+
     /// Finds the result of `key`. A damaged record is a value, an unreadable disk an error.
     pub fn lookup(&self, key: &ActionKey) -> Result<Lookup, CacheError> {
-        let record =
-            match record::read::<ActionRecord>(&self.layout.action(key), RECORD).doing("look up a result")? {
-                Found::Absent => return Ok(Lookup::Miss),
-                Found::Corrupt(reason) => return Ok(Lookup::Corrupt { reason }),
-                Found::Record(record) => record,
-            };
+        let path = self.layout.action(key);
+        let record = match Self::read(&path)? {
+            Found::Absent if quarantine::recall(&self.layout, &path) => Self::read(&path)?,
+            found => found,
+        };
+        let record = match record {
+            Found::Absent => return Ok(Lookup::Miss),
+            Found::Corrupt(reason) => return Ok(Lookup::Corrupt { reason }),
+            Found::Record(record) => record,
+        };
         if record.key != *key {
             return Ok(Lookup::Corrupt { reason: format!("it is the record of {}", record.key) });
         }
@@ -92,7 +103,9 @@ impl ActionTable {
     /// not deterministic. It gives way only if it is damaged or its objects are not complete.
     pub fn publish(&self, record: &ActionRecord) -> Result<ActionRecord, CacheError> {
         let path = self.layout.action(&record.key);
-        if record::write_new(&self.layout, &path, RECORD, record).doing(RECORDING)? {
+        // One that was moved is still the first.
+        let moved = !path.exists() && quarantine::recall(&self.layout, &path);
+        if !moved && record::write_new(&self.layout, &path, RECORD, record).doing(RECORDING)? {
             return Ok(record.clone());
         }
         if let Lookup::Hit(first) = self.lookup(&record.key)? {

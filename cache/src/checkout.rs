@@ -5,10 +5,11 @@ use crate::error::{CacheError, Doing};
 use crate::files;
 use crate::store::Store;
 use crate::walk::Node;
-use std::fs::Permissions;
+use std::fs::{File, FileTimes, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 const ACTION: &str = "materialise a tree";
@@ -23,6 +24,9 @@ impl Store {
         let folder = self.layout.tree(tree);
         if fs_err::symlink_metadata(&folder).is_ok() {
             if self.is_whole(tree, &folder)? {
+                // Tells the collector that it is in use. In a cache of another user it cannot be told.
+                let now = FileTimes::new().set_modified(SystemTime::now());
+                let _ = File::open(&folder).and_then(|folder| folder.set_times(now));
                 return Ok(folder);
             }
             self.move_aside(&folder)?;
@@ -71,10 +75,8 @@ impl Store {
                 fs_err::create_dir(made.path().join(path)).doing(ACTION)
             }
             Node::File { digest, size, executable } => {
-                self.check_file(path, &digest, size)?;
-                self.inside
-                    .place(&self.object_path(&digest), &made.path().join(path), executable)
-                    .doing(ACTION)
+                let place = |object: &Path| self.inside.place(object, &made.path().join(path), executable);
+                self.place_checked(path, &digest, size, place)?.doing(ACTION)
             }
         });
         match result
@@ -117,7 +119,7 @@ impl Store {
     }
 
     /// Moves a damaged materialisation away and removes it. Readers of its open files are not disturbed.
-    fn move_aside(&self, folder: &Path) -> Result<(), CacheError> {
+    pub(crate) fn move_aside(&self, folder: &Path) -> Result<(), CacheError> {
         let aside = self.temporary_folder("stale-")?;
         set_mode(folder, 0o755).doing(ACTION)?;
         match fs_err::rename(folder, aside.path().join("tree")) {

@@ -45,9 +45,13 @@ impl Layout {
     pub fn root(&self) -> &Path {
         &self.root
     }
+    /// The bucket of all objects.
+    pub fn objects(&self) -> PathBuf {
+        self.root.join("objects-v1")
+    }
     /// The bytes named by `digest`.
     pub fn object(&self, digest: &Digest) -> PathBuf {
-        shard(&self.root.join("objects-v1"), digest)
+        shard(&self.objects(), digest)
     }
     /// The folder of all materialised trees.
     pub fn trees(&self) -> PathBuf {
@@ -57,17 +61,29 @@ impl Layout {
     pub fn tree(&self, tree: &Digest) -> PathBuf {
         self.trees().join(tree.to_string())
     }
+    /// The bucket of all results.
+    pub fn actions(&self) -> PathBuf {
+        self.root.join("actions-v1")
+    }
     /// The record of the result of `key`.
     pub fn action(&self, key: &ActionKey) -> PathBuf {
-        shard(&self.root.join("actions-v1"), &key.0)
+        shard(&self.actions(), &key.0)
+    }
+    /// The bucket of all memoised items.
+    pub fn memos(&self) -> PathBuf {
+        self.root.join("memo-v1")
     }
     /// The record of one memoised item.
     pub fn memo(&self, key: &Digest) -> PathBuf {
-        shard(&self.root.join("memo-v1"), key)
+        shard(&self.memos(), key)
+    }
+    /// The folder of all records of what was placed.
+    pub fn placements(&self) -> PathBuf {
+        self.root.join("placed-v2")
     }
     /// The record of what was placed in a folder of the user, named by the digest of its path.
     pub fn placed(&self, place: &Digest) -> PathBuf {
-        self.root.join("placed-v2").join(place.to_string())
+        self.placements().join(place.to_string())
     }
     /// The empty file that a claim locks: one file where single bytes can be locked, else one of 65,536.
     pub fn claims(&self, claimed: &Digest) -> PathBuf {
@@ -80,9 +96,13 @@ impl Layout {
     pub fn work(&self) -> PathBuf {
         self.root.join("work")
     }
+    /// The folder of all checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
     /// The folder that survives a killed run of `key` and is handed to the next one.
     pub fn checkpoint(&self, key: &ActionKey) -> PathBuf {
-        self.root.join("checkpoints").join(key.to_string())
+        self.checkpoints().join(key.to_string())
     }
     /// The folder of run records.
     pub fn runs(&self) -> PathBuf {
@@ -116,7 +136,7 @@ impl Layout {
     pub fn temporary(&self) -> PathBuf {
         self.root.join("tmp")
     }
-    /// Corrupt objects, moved out of the way.
+    /// Corrupt objects and what the collector moved, out of the way.
     pub fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
     }

@@ -6,6 +6,7 @@ use crate::canonical;
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::layout::Layout;
+use crate::quarantine;
 use crate::record::{self, Found};
 use crate::store::Store;
 use crate::tree::check_relative_path;
@@ -57,7 +58,10 @@ pub struct MemoFile {
 #[serde(deny_unknown_fields)]
 pub struct MemoRecord {
     /// The key's digest, so that a record under another's name is noticed.
-    key: Digest,
+    pub(crate) key: Digest,
+    /// Kind of the stage, for the collector of garbage. Records of before it was kept have none.
+    #[serde(default)]
+    pub(crate) kind: String,
     /// The files that the item wrote.
     pub files: Vec<MemoFile>,
     /// A small value that goes with them, e.g. a row of a table.
@@ -91,16 +95,25 @@ impl ItemMemo {
         Self { layout: store.layout.clone(), store }
     }
 
+    /// What stands in the file of an item.
+    pub(crate) fn read(path: &Path) -> Result<Found<MemoRecord>, CacheError> {
+        record::read(path, RECORD).doing("look up an item")
+    }
+
     /// Finds the result of an item.
     pub fn lookup(&self, key: &MemoKey) -> Result<MemoLookup, CacheError> {
         let digest = key.digest();
         let corrupt = |reason| Ok(MemoLookup::Corrupt { reason });
-        let record =
-            match record::read::<MemoRecord>(&self.layout.memo(&digest), RECORD).doing("look up an item")? {
-                Found::Absent => return Ok(MemoLookup::Miss),
-                Found::Corrupt(reason) => return corrupt(reason),
-                Found::Record(record) => record,
-            };
+        let path = self.layout.memo(&digest);
+        let record = match Self::read(&path)? {
+            Found::Absent if quarantine::recall(&self.layout, &path) => Self::read(&path)?,
+            found => found,
+        };
+        let record = match record {
+            Found::Absent => return Ok(MemoLookup::Miss),
+            Found::Corrupt(reason) => return corrupt(reason),
+            Found::Record(record) => record,
+        };
         if record.key != digest {
             return corrupt(format!("it is the record of {}", record.key));
         }
@@ -122,7 +135,8 @@ impl ItemMemo {
             check_relative_path(&file.name)?;
             let path = folder.join(&file.name);
             fs_err::create_dir_all(path.parent().unwrap_or(folder)).doing(RESTORING)?;
-            self.store.inside.place(&self.store.object_path(&file.digest), &path, false).doing(RESTORING)?;
+            let place = |object: &Path| self.store.inside.place(object, &path, false);
+            self.store.place_checked(&file.name, &file.digest, file.size, place)?.doing(RESTORING)?;
         }
         Ok(())
     }
@@ -148,7 +162,7 @@ impl ItemMemo {
             })
             .collect::<Result<Vec<_>, CacheError>>()?;
         let digest = key.digest();
-        let record = MemoRecord { key: digest, files, value };
+        let record = MemoRecord { key: digest, kind: key.kind.clone(), files, value };
         let path = self.layout.memo(&digest);
         let first = record::write_new(&self.layout, &path, RECORD, &record).doing(RECORDING)?;
         if !first && !matches!(self.lookup(key)?, MemoLookup::Hit(_)) {

@@ -43,11 +43,21 @@ impl Placed {
 
 /// What stands in a folder by our hand: more than that while a placing is under way, never less.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct PlaceRecord {
+pub(crate) struct PlaceRecord {
     /// The folder, for people and for the collector of garbage.
-    folder: String,
+    pub(crate) folder: String,
+    /// Subfolder → the tree that stands there, or is being placed.
+    #[serde(default)]
+    pub(crate) digests: BTreeMap<String, Digest>,
     /// Subfolder → relative path → digests that we have put there.
     trees: BTreeMap<String, BTreeMap<String, Vec<Digest>>>,
+}
+
+impl PlaceRecord {
+    /// What stands in the file of a placing.
+    pub(crate) fn read(path: &Path) -> Result<Found<Self>, CacheError> {
+        record::read(path, RECORD).doing(ACTION)
+    }
 }
 
 impl Store {
@@ -70,7 +80,7 @@ impl Store {
         let _claim = lock::wait_for(&self.layout, &place).doing(ACTION)?;
         let record_path = self.layout.placed(&place);
         // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
-        let before = match record::read::<PlaceRecord>(&record_path, RECORD).doing(ACTION)? {
+        let before = match PlaceRecord::read(&record_path)? {
             Found::Record(record) => record,
             Found::Absent | Found::Corrupt(_) => PlaceRecord::default(),
         };
@@ -84,6 +94,7 @@ impl Store {
             let files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
             after.trees.insert((*name).to_owned(), files);
         }
+        after.digests.extend(trees.iter().map(|(name, tree)| (name.clone(), *tree)));
         if before != after {
             // First, so that a killed process leaves nothing that its successor takes for foreign.
             record::replace(&self.layout, &record_path, RECORD, &union(&before, &after)).doing(ACTION)?;
@@ -216,8 +227,8 @@ impl Placing<'_> {
         let differing = self.differing(tree_files)?;
         for file in differing {
             let path = self.folder.join(&file.path);
-            self.store.check_file(&file.path, &file.digest, file.size)?;
-            self.write(file, &path).doing(ACTION)?;
+            let write = |object: &Path| self.write(file, object, &path);
+            self.store.place_checked(&file.path, &file.digest, file.size, write)?.doing(ACTION)?;
             placed.written.push(file.path.clone());
         }
         Ok(())
@@ -273,11 +284,10 @@ impl Placing<'_> {
     }
 
     /// Makes the file beside and renames it over what is there.
-    fn write(&self, file: &TreeFile, path: &Path) -> io::Result<()> {
-        let object = self.store.object_path(&file.digest);
-        match self.write_by(self.store.layout.temporary(), file, &object, path) {
+    fn write(&self, file: &TreeFile, object: &Path, path: &Path) -> io::Result<()> {
+        match self.write_by(self.store.layout.temporary(), file, object, path) {
             Err(error) if error.kind() == ErrorKind::CrossesDevices => {
-                self.write_by(path.parent().unwrap_or(self.folder).to_owned(), file, &object, path)
+                self.write_by(path.parent().unwrap_or(self.folder).to_owned(), file, object, path)
             }
             result => result,
         }

@@ -21,6 +21,7 @@ use crate::digest::{self, Digest};
 use crate::error::{CacheError, Doing};
 use crate::files::{self, Placer};
 use crate::layout::Layout;
+use crate::quarantine;
 use crate::stat::{FileStat, kind_of};
 use crate::tree::Tree;
 use crate::walk::Node;
@@ -65,7 +66,9 @@ impl Store {
 
     /// Whether an object of this name is there. Says nothing of its content: see [`Store::check`].
     pub fn contains(&self, digest: &Digest) -> bool {
-        std::fs::symlink_metadata(self.object_path(digest)).is_ok_and(|stat| stat.is_file())
+        let path = self.object_path(digest);
+        std::fs::symlink_metadata(&path)
+            .map_or_else(|_| quarantine::recall(&self.layout, &path), |stat| stat.is_file())
     }
 
     /// Stores `bytes`.
@@ -189,7 +192,7 @@ impl Store {
 
     /// Whether the object is there and passes [`Store::check`].
     fn has(&self, stored: &Stored) -> Result<bool, CacheError> {
-        match self.check(&stored.digest, stored.size) {
+        match self.check_here(&stored.digest, stored.size) {
             Err(error) if error.is_miss() => Ok(false),
             result => result.map(|()| true),
         }
@@ -197,6 +200,18 @@ impl Store {
 
     /// Checks an object by its size and seal, and by its hash when the seal is broken.
     pub fn check(&self, digest: &Digest, size: u64) -> Result<(), CacheError> {
+        match self.check_here(digest, size) {
+            Err(CacheError::MissingObject { .. })
+                if quarantine::recall(&self.layout, &self.object_path(digest)) =>
+            {
+                self.check_here(digest, size)
+            }
+            result => result,
+        }
+    }
+
+    /// [`Store::check`] that does not look for the object in quarantine.
+    fn check_here(&self, digest: &Digest, size: u64) -> Result<(), CacheError> {
         let path = self.object_path(digest);
         let metadata = match fs_err::symlink_metadata(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(digest)),
@@ -232,11 +247,17 @@ impl Store {
 
     /// Reads a whole object and checks it. For small ones; large ones are opened by [`Store::object_path`].
     pub fn get_bytes(&self, digest: &Digest) -> Result<Vec<u8>, CacheError> {
-        let mut bytes = Vec::new();
-        match File::open(self.object_path(digest)).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(digest)),
-            result => result.doing("read an object")?,
+        let (mut bytes, path) = (Vec::new(), self.object_path(digest));
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !quarantine::recall(&self.layout, &path) {
+                    return Err(missing(digest));
+                }
+                File::open(&path)
+            }
+            result => result,
         };
+        file.and_then(|mut file| file.read_to_end(&mut bytes)).doing("read an object")?;
         let found = Digest::of_bytes(&bytes);
         if found != *digest {
             return Err(self.corrupt(digest, format!("its bytes hash to {found}")));
@@ -267,6 +288,25 @@ impl Store {
     pub(crate) fn forget_states(&self) {
         // Without the right to remove them there is none to write new ones.
         let _ = std::fs::remove_dir_all(self.layout.states());
+    }
+
+    /// Checks a file of a tree and has it placed. If the collector takes it in between, it is brought back.
+    pub(crate) fn place_checked(
+        &self,
+        path: &str,
+        digest: &Digest,
+        size: u64,
+        place: impl Fn(&Path) -> io::Result<()>,
+    ) -> Result<io::Result<()>, CacheError> {
+        let object = self.object_path(digest);
+        self.check_file(path, digest, size)?;
+        match place(&object) {
+            Err(error) if error.kind() == ErrorKind::NotFound && !object.exists() => {
+                self.check_file(path, digest, size)?;
+                Ok(place(&object))
+            }
+            result => Ok(result),
+        }
     }
 
     /// Moves an object away that is not what its name says, and makes the error that tells so.

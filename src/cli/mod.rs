@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each calling the library.
 
+mod cache;
 mod check;
 mod diff;
 mod doctor;
@@ -54,6 +55,8 @@ enum Command {
     Schema(schema::SchemaArgs),
     Check(check::CheckArgs),
     Doctor(doctor::DoctorArgs),
+    Gc(cache::GcArgs),
+    Cache(cache::CacheArgs),
 }
 
 /// The pipeline and the values that override its params.
@@ -154,6 +157,8 @@ pub fn main() -> u8 {
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Gc(args) => cache::collect(&args),
+        Command::Cache(args) => cache::run(&args),
     });
     match result {
         Ok(code) => code,

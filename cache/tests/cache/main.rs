@@ -4,11 +4,15 @@
 
 mod actions;
 mod concurrency;
+mod gc;
 mod listing;
 mod manifest;
 mod memo;
+mod model;
 mod place;
 mod runs;
+mod size;
 mod space;
 mod stat_cache;
 mod store;
+mod verify;

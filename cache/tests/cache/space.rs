@@ -31,7 +31,7 @@ impl Space {
 
     /// Writes the files below a new sandbox and ingests it.
     pub(crate) fn ingest(&self, files: &[(&str, &[u8])]) -> Digest {
-        let sandbox = tempfile::tempdir_in(self.cache.layout.work()).unwrap();
+        let sandbox = tempfile::tempdir_in(self.cache.layout.temporary()).unwrap();
         for (name, content) in files {
             let path = sandbox.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
