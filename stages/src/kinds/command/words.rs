@@ -10,7 +10,9 @@ const BUILTINS: &[&str] = &[
 
 /// The program that a text starts first, where that can be told.
 pub(super) fn first_program(text: &str) -> Option<&str> {
-    let first_command = tokens(text).into_iter().take_while(|token| !matches!(token, Token::End));
+    let is_end = |token: &Token| matches!(token, Token::End);
+    // Empty lines and comments come before it.
+    let first_command = tokens(text).into_iter().skip_while(is_end).take_while(|token| !is_end(token));
     let mut words = first_command.filter_map(|token| match token {
         Token::Word { text, plain } => Some((text, plain)),
         Token::End => None,
@@ -109,6 +111,7 @@ mod tests {
         check("python3 train.py", Some("python3"), &["python3", "train.py"]);
         check("\n  A=1 B=\"x y\" sort in/a/f>out/o/f", Some("sort"), &["A=1", "sort", "in/a/f", "out/o/f"]);
         check("A=1; make", None, &["A=1", "make"]);
+        check("# why\n\nmake all.txt", Some("make"), &["make", "all.txt"]);
     }
 
     #[test]
