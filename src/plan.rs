@@ -1,5 +1,6 @@
 //! [`Pipeline`] to [`Plan`]: kinds found, parameters typed, references resolved, edges type-checked, cycles refused.
 
+use crate::decode::Decoder;
 use crate::matrix::StageId;
 use crate::pipeline::Pipeline;
 use crate::problem::{Problem, Problems};
@@ -9,7 +10,10 @@ use petgraph::algo::{tarjan_scc, toposort};
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use pipe_stages::artifact::{Ports, Resources};
+use pipe_stages::registry;
 use pipe_stages::stage::{AnyStage, ConfiguredStage};
+use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -35,49 +39,42 @@ pub struct PlannedStage {
     pub seed: Option<u64>,
     pub resources: Resources,
     kind: &'static dyn AnyStage,
-    /// Parameters as JSON and the names of open inputs, until somebody asks for more.
-    unread: Option<(String, Vec<String>)>,
+    /// Parameters as written, `${…}` filled in.
+    with: Node,
+    /// Names of the inputs of a stage that takes any.
+    open_inputs: Vec<String>,
     configured: OnceLock<(Box<dyn ConfiguredStage>, Ports)>,
 }
 
+/// A planned stage as it is kept from one run to the next.
+#[derive(Serialize, Deserialize)]
+pub struct StoredStage {
+    id: StageId,
+    seed: Option<u64>,
+    resources: Resources,
+    kind: String,
+    with: Node,
+    open_inputs: Vec<String>,
+}
+
 impl PlannedStage {
-    pub fn new(
-        id: StageId,
-        kind: &'static dyn AnyStage,
-        stage: Box<dyn ConfiguredStage>,
-        ports: Ports,
-        seed: Option<u64>,
-    ) -> Self {
-        let resources = ports.resources;
-        Self { id, seed, resources, kind, unread: None, configured: OnceLock::from((stage, ports)) }
+    pub fn to_stored(&self) -> StoredStage {
+        StoredStage {
+            id: self.id.clone(),
+            seed: self.seed,
+            resources: self.resources,
+            kind: self.kind().to_owned(),
+            with: self.with.clone(),
+            open_inputs: self.open_inputs.clone(),
+        }
     }
 
-    /// A stage that was planned before, by this very program: `params` is what [`ConfiguredStage::params`] gave.
-    pub fn restore(
-        id: StageId,
-        kind: &'static dyn AnyStage,
-        params: String,
-        open_inputs: Vec<String>,
-        seed: Option<u64>,
-        resources: Resources,
-    ) -> Self {
-        let unread = Some((params, open_inputs));
-        Self { id, seed, resources, kind, unread, configured: OnceLock::new() }
-    }
-
-    /// All that [`PlannedStage::restore`] needs.
-    pub fn to_stored(&self) -> (StageId, &'static str, String, Vec<String>, Option<u64>, Resources) {
-        let (params, open_inputs) = self.unread.clone().unwrap_or_else(|| {
-            let open: Vec<String> = self
-                .ports()
-                .inputs
-                .iter()
-                .filter(|port| port.artifact.is_none())
-                .map(|port| port.name.to_string())
-                .collect();
-            (self.stage().params().to_string(), open)
-        });
-        (self.id.clone(), self.kind(), params, open_inputs, self.seed, self.resources)
+    /// The stage that this very program stored; it is configured when somebody asks for it. `None` if there is no such
+    /// kind.
+    pub fn restore(stored: StoredStage) -> Option<Self> {
+        let StoredStage { id, seed, resources, kind, with, open_inputs } = stored;
+        let kind = registry::find(&kind)?;
+        Some(Self { id, seed, resources, kind, with, open_inputs, configured: OnceLock::new() })
     }
 
     pub fn kind(&self) -> &'static str {
@@ -94,13 +91,11 @@ impl PlannedStage {
 
     fn configured(&self) -> &(Box<dyn ConfiguredStage>, Ports) {
         self.configured.get_or_init(|| {
-            let (params, open_inputs) = self.unread.as_ref().expect("a stage is configured or unread");
-            let mut json = serde_json::Deserializer::from_str(params);
-            let mut decoder = <dyn erased_serde::Deserializer>::erase(&mut json);
-            let stage =
-                self.kind.configure(&mut decoder).expect("a stage reads the parameters that it wrote");
+            let failed = Cell::new(None);
+            let mut decoder = <dyn erased_serde::Deserializer>::erase(Decoder::new(&self.with, &failed));
+            let stage = self.kind.configure(&mut decoder).expect("these parameters were read before");
             let mut ports = stage.ports();
-            ports.open(open_inputs.iter().cloned());
+            ports.open(self.open_inputs.iter().cloned());
             ports.resources = self.resources;
             (stage, ports)
         })

@@ -7,14 +7,11 @@
 //! The file is a memo. Without it, or when it is damaged or of another program, everything is found out anew.
 
 use crate::history::LastResult;
-use crate::matrix::StageId;
 use crate::params::Environment;
 use crate::pipeline::PARAM_PREFIX;
-use crate::plan::{Edge, Plan, PlannedStage};
+use crate::plan::{Edge, Plan, PlannedStage, StoredStage};
 use petgraph::graph::{DiGraph, NodeIndex};
 use pipe_cache::{Digest, Layout, StatCache, Watched};
-use pipe_stages::artifact::Resources;
-use pipe_stages::registry;
 use rayon::prelude::*;
 use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
@@ -114,18 +111,11 @@ struct Body {
     stages: Vec<StoredStage>,
     /// Source, target, output, input, position.
     edges: Vec<(u32, u32, String, String, u32)>,
-    results: Vec<Option<(LastResult, String, Vec<(Digest, PathBuf)>)>>,
+    results: Vec<Option<StoredResult>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct StoredStage {
-    id: StageId,
-    kind: String,
-    params: String,
-    open_inputs: Vec<String>,
-    seed: Option<u64>,
-    resources: Resources,
-}
+/// A [`Trace`] without what it watches.
+type StoredResult = (LastResult, String, Vec<(Digest, PathBuf)>);
 
 /// Reads the state of a call and looks at everything that it watches. With `plan_anyway`, the plan is read also when all
 /// is up to date.
@@ -178,9 +168,8 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
             .collect(),
     };
     let mut graph = DiGraph::with_capacity(stages, body.edges.len());
-    for StoredStage { id, kind, params, open_inputs, seed, resources } in body.stages {
-        let kind = registry::find(&kind)?;
-        graph.add_node(PlannedStage::restore(id, kind, params, open_inputs, seed, resources));
+    for stored in body.stages {
+        graph.add_node(PlannedStage::restore(stored)?);
     }
     for (source, target, output, input, position) in body.edges {
         let edge = Edge { output, input, position: position as usize };
@@ -298,16 +287,6 @@ impl Saved<'_> {
 
     fn body(&self) -> Body {
         let Self { plan, known, .. } = self;
-        let stages = plan.graph.node_weights().map(PlannedStage::to_stored).map(
-            |(id, kind, params, open_inputs, seed, resources)| StoredStage {
-                id,
-                kind: kind.to_owned(),
-                params,
-                open_inputs,
-                seed,
-                resources,
-            },
-        );
         let index = |node: NodeIndex| node.index() as u32;
         let edges = plan.graph.raw_edges().iter().map(|edge| {
             let Edge { output, input, position } = edge.weight.clone();
@@ -321,7 +300,7 @@ impl Saved<'_> {
             params: serde_json::json!(plan.params).to_string(),
             overrides: plan.overrides.clone(),
             order: plan.order.iter().copied().map(index).collect(),
-            stages: stages.collect(),
+            stages: plan.graph.node_weights().map(PlannedStage::to_stored).collect(),
             edges: edges.collect(),
             results: results.collect(),
         }

@@ -5,11 +5,12 @@
 //! once more and stopping there. Places are needed for messages only.
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::fmt;
 
 /// Number of a node (or key) in reading order, counted from 1; 0 is a node that no file holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct NodeId(u32);
 
 impl NodeId {
@@ -18,13 +19,13 @@ impl NodeId {
 }
 
 /// A value as written.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
     pub id: NodeId,
     pub value: Value,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     Null,
     Scalar(Scalar),
@@ -33,21 +34,21 @@ pub enum Value {
     Map(Vec<(Key, Node)>),
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Scalar {
     pub text: String,
     pub kind: ScalarKind,
 }
 
 /// What YAML takes a scalar for when nobody asks for a type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScalarKind {
     Bool,
     Number,
     Text,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Key {
     pub id: NodeId,
     pub text: String,

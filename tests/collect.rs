@@ -27,7 +27,11 @@ fn without_yes_nothing_goes_and_the_reasons_are_told() {
     let space = changed();
     let before = space.files(".pipe");
     let report = space.pipe(&["gc", "--grace", "0s", "--keep-runs", "1"]);
-    report.code(0).prints("kept\n").prints("named by one of the last runs or a tagged one").prints("would go\n");
+    report
+        .code(0)
+        .prints("kept\n")
+        .prints("named by one of the last runs or a tagged one")
+        .prints("would go\n");
     report.prints("nothing that is kept needs it").says("nothing was removed, `pipe gc --yes` does it");
     assert_eq!(space.files(".pipe"), before);
     // The same by its other name, and in the default grace time nothing is old enough.

@@ -5,6 +5,7 @@ mod architecture;
 mod cli;
 mod collect;
 mod crash;
+mod data;
 mod errors;
 mod faults;
 mod golden;

@@ -56,11 +56,11 @@ impl TestSpace {
     }
 
     /// Replaces a file by a new one, as editors do: results may be hard links.
-    pub(crate) fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let _ = fs::remove_file(&path);
-        fs::write(path, text).unwrap();
+        fs::write(path, content).unwrap();
     }
 
     #[track_caller]

@@ -13,6 +13,7 @@ use pipe_stages::registry;
 use pipe_stages::stage::{AnyStage, ConfiguredStage};
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 impl Planner {
     pub(super) fn configure_all(&mut self, pipeline: &Pipeline) {
@@ -95,12 +96,18 @@ impl Planner {
         }
         let declared = decl.resources.as_ref().map(|node| scope.fill(node, &mut self.problems));
         let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
-        let stage = self.typed_params(&id, entry, with, decl, scope, unfilled)?;
+        let stage = self.typed_params(&id, entry, with.clone(), decl, scope, unfilled)?;
         let mut ports = stage.ports();
-        ports.open(decl.inputs.iter().map(|(key, _)| key.text.clone()));
+        let open_inputs: Vec<String> = match ports.open_inputs {
+            true => decl.inputs.iter().map(|(key, _)| key.text.clone()).collect(),
+            false => Vec::new(),
+        };
+        ports.open(open_inputs.iter().cloned());
         declared.apply(&mut ports.resources);
         let seed = self.seed(&id, decl, scope, default_seed, &ports);
-        Some(PlannedStage::new(id, entry, stage, ports, seed))
+        let resources = ports.resources;
+        let configured = OnceLock::from((stage, ports));
+        Some(PlannedStage { id, seed, resources, kind: entry, with, open_inputs, configured })
     }
 
     /// Decodes parameters. After each problem the parameter it lies in is left out and the rest is tried again, so
