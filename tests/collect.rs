@@ -65,6 +65,15 @@ fn an_earlier_result_comes_back_from_quarantine_without_running() {
 }
 
 #[test]
+fn a_lock_file_that_cannot_be_read_stops_the_collection() {
+    let space = changed();
+    space.write("pipeline.lock", "<<<<<<< HEAD\n");
+    let before = space.files(".pipe/objects-v1");
+    space.pipe(&NOW).code(2).says("is a merge conflict").says("`pipe lock` computes it again");
+    assert_eq!(space.files(".pipe/objects-v1"), before);
+}
+
+#[test]
 fn results_of_a_pipeline_that_was_not_run_lately_are_kept_with_their_folder() {
     let space = chain();
     space.write(
@@ -74,8 +83,14 @@ fn results_of_a_pipeline_that_was_not_run_lately_are_kept_with_their_folder() {
     space.pipe(&["run", "other.yaml"]).code(0);
     space.pipe(&["gc", "--yes", "--grace", "0s", "--keep-runs", "0"]).code(0);
     space.run(&[]).ran(&[]);
+    // Its lock file names them too.
     fs::remove_dir_all(space.path("results/chain")).unwrap();
-    space.pipe(&["gc", "--yes", "--grace", "0s", "--keep-runs", "0"]).code(0).prints("the folder is gone");
+    let report = space.pipe(&["gc", "--yes", "--grace", "0s", "--keep-runs", "0"]);
+    report.code(0).prints("the folder is gone").prints("named by a lock file");
+    space.run(&[]).ran(&[]);
+    fs::remove_dir_all(space.path("results/chain")).unwrap();
+    fs::remove_file(space.path("pipeline.lock")).unwrap();
+    space.pipe(&["gc", "--yes", "--grace", "0s", "--keep-runs", "0"]).code(0);
     space.run(&[]).ran(&["clean", "other", "scale", "total"]);
     space.pipe(&["run", "other.yaml"]).code(0).says("nothing to do");
 }

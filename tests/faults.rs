@@ -314,3 +314,59 @@ fn a_file_where_the_cache_should_be_is_named() {
     space.write(".pipe", "");
     space.run(&[]).code(1).says("error: cannot create the cache folder").says(".pipe");
 }
+
+/// Mounts a small file system at a folder; unmounted when dropped.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: std::path::PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir_all(&folder).unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&folder);
+        let mounted = mount.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_fails_the_stage_and_the_next_run_finishes_when_there_is_room() {
+    let space = TestSpace::new(
+        "stages:\n  small: { uses: command, with: { run: 'echo small >> $LOG; echo 1 > out/o/f', outputs: [o], \
+         environment: [LOG] } }\n  large: { uses: command, in: { small: small }, with: { run: 'echo large >> $LOG; \
+         head -c 3000000 /dev/zero > out/o/f', outputs: [o], environment: [LOG] } }\n",
+    );
+    let Some(_disk) = SmallDisk::mount(space.path(".pipe"), "4m") else {
+        eprintln!("SKIPPED: only root may mount a small disk to fill");
+        return;
+    };
+    space.write(".pipe/ballast", &"x".repeat(2_500_000));
+    let report = space.run(&[]);
+    report.code(1).says("FAILED large").says("No space left on device");
+    space.pipe(&["cache", "verify"]).code(0).prints("all whole");
+    fs::remove_file(space.path(".pipe/ballast")).unwrap();
+    space.run(&[]).ran(&["large"]);
+    assert_eq!(fs::read(space.path("results/pipeline/large/o/f")).unwrap(), vec![0; 3_000_000]);
+}
+
+#[test]
+fn a_clock_that_jumps_back_hides_no_edit_and_no_result() {
+    let space = chain();
+    // What is there was made a day from now, by a clock that has been set right since.
+    let tomorrow = std::time::SystemTime::now() + std::time::Duration::from_hours(24);
+    for file in [space.path("data.txt"), space.path("other.txt"), space.path(".pipe/stat-v1")] {
+        if let Ok(file) = fs::File::options().write(true).open(file) {
+            file.set_modified(tomorrow).unwrap();
+        }
+    }
+    space.run(&[]).ran(&[]);
+    space.write("other.txt", "later");
+    space.run(&[]).ran(&["other"]);
+    assert_eq!(space.read("results/chain/other/copy/file"), "later");
+    space.run(&[]).ran(&[]);
+}
