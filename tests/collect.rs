@@ -17,7 +17,7 @@ fn json(space: &TestSpace, arguments: &[&str]) -> Value {
 /// [`chain`] after a second run with another param.
 fn changed() -> TestSpace {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&[]).ran(&["scale", "total"]);
     space
 }

@@ -96,7 +96,7 @@ fn a_run_killed_at_any_moment_is_finished_by_the_next_with_the_same_bytes() {
         for _ in 0..3 {
             let chain = random(&mut state, 10);
             seeds[chain as usize] = u64::from(kill) + 1;
-            space.write(&format!("seeds/{chain}"), &format!("{}\n", kill + 1));
+            space.write(&format!("seeds/{chain}"), format!("{}\n", kill + 1));
         }
         if kill == 0 {
             // How long it takes here, when nobody kills it.

@@ -22,7 +22,7 @@ fn nifti(value: impl Fn(usize) -> u8) -> Vec<u8> {
         put(280 + 20 * row, &1_f32.to_le_bytes());
     }
     put(344, b"n+1\0");
-    bytes.extend((0..64).map(|at| value(at)));
+    bytes.extend((0..64).map(value));
     bytes
 }
 
@@ -41,8 +41,8 @@ fn space() -> TestSpace {
         "numTraining": 6, "training": [], "test": []}"#;
     space.write("data/dataset.json", json);
     for case in 0..6 {
-        space.write(&format!("data/imagesTr/c_{case}.nii"), &nifti(|at| (at * (case + 3) % 97) as u8));
-        space.write(&format!("data/labelsTr/c_{case}.nii"), &nifti(|at| u8::from(at % 7 == case % 3)));
+        space.write(&format!("data/imagesTr/c_{case}.nii"), nifti(|at| (at * (case + 3) % 97) as u8));
+        space.write(&format!("data/labelsTr/c_{case}.nii"), nifti(|at| u8::from(at % 7 == case % 3)));
     }
     space
 }
@@ -57,10 +57,10 @@ fn a_data_set_is_looked_at_and_only_what_changed_runs() {
     space.run(&[]).code(0).says("nothing to do");
 
     let label = "data/labelsTr/c_2.nii";
-    space.write(label, &nifti(|at| u8::from(at % 7 == 2)));
+    space.write(label, nifti(|at| u8::from(at % 7 == 2)));
     space.run(&[]).code(0).says("nothing to do");
 
-    space.write(label, &nifti(|at| u8::from(at % 7 == 2 || at == 40)));
+    space.write(label, nifti(|at| u8::from(at % 7 == 2 || at == 40)));
     space
         .pipe(&["why", "--plan", "pipeline.yaml", "cases"])
         .code(0)

@@ -345,7 +345,7 @@ fn a_full_disk_fails_the_stage_and_the_next_run_finishes_when_there_is_room() {
         eprintln!("SKIPPED: only root may mount a small disk to fill");
         return;
     };
-    space.write(".pipe/ballast", &"x".repeat(2_500_000));
+    space.write(".pipe/ballast", "x".repeat(2_500_000));
     let report = space.run(&[]);
     report.code(1).says("FAILED large").says("No space left on device");
     space.pipe(&["cache", "verify"]).code(0).prints("all whole");

@@ -83,7 +83,7 @@ fn inputs_are_read_only_small_or_large() {
                     wc -l < in/made/d/small >> out/o/f', outputs: [o] } }\n";
         let make = fs::read_to_string(space.path("pipeline.yaml")).unwrap();
         let make = make.lines().find(|line| line.contains("make:")).unwrap();
-        space.write("pipeline.yaml", &format!("{good}{make}\n"));
+        space.write("pipeline.yaml", format!("{good}{make}\n"));
         space.run(&[]).code(0);
         assert_eq!(space.read("results/pipeline/use/o/f"), "40000\n9\n", "after {run}");
     };
@@ -175,19 +175,19 @@ fn a_variable_may_have_a_value_or_that_of_the_caller() {
     space.set_env("MODE", "slow");
     space.run(&[]).ran(&["s"]);
     assert_eq!(space.read("results/pipeline/s/o/f"), "fast 2\n");
-    space.write("pipeline.yaml", &pipeline.replace("THREADS: 2", "THREADS: 3"));
+    space.write("pipeline.yaml", pipeline.replace("THREADS: 2", "THREADS: 3"));
     space.run(&[]).ran(&["s"]).says("parameter `environment.THREADS`: \"2\" → \"3\"");
     // The two ways of writing the same are the same.
     let list = stage("echo s >> $LOG; touch out/o/f", "environment: [LOG]");
     space.write("pipeline.yaml", &list);
     space.run(&[]).ran(&["s"]);
-    space.write("pipeline.yaml", &list.replace("[LOG]", "{ LOG: null }"));
+    space.write("pipeline.yaml", list.replace("[LOG]", "{ LOG: null }"));
     space.run(&[]).ran(&[]);
 }
 
 /// Writes an executable shell script.
 fn script(space: &TestSpace, name: &str, text: &str) {
-    space.write(name, &format!("#!/bin/sh\n{text}\n"));
+    space.write(name, format!("#!/bin/sh\n{text}\n"));
     fs::set_permissions(space.path(name), fs::Permissions::from_mode(0o755)).unwrap();
 }
 

@@ -19,7 +19,7 @@ fn id(space: &TestSpace, back: usize) -> String {
 /// [`chain`] and a second run with another `step`.
 fn two_runs() -> TestSpace {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&["-m", "with two"]).ran(&["scale", "total"]);
     space
 }
@@ -130,7 +130,7 @@ fn a_record_names_the_commit_and_whether_something_was_not_committed() {
     space.run(&[]).code(0);
     let commit = records(&space, &[])[0]["commit"].as_str().unwrap().to_owned();
     assert_eq!(commit.len(), 12, "{commit}");
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&[]).code(0);
     assert_eq!(records(&space, &[])[0]["commit"], format!("{commit}+"));
 }

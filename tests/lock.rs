@@ -57,7 +57,7 @@ fn a_run_with_nothing_else_to_do_restores_the_file() {
     space.run(&[]).ran(&[]).says("wrote pipeline.lock");
     assert_eq!(space.read("pipeline.lock"), good);
     space.run(&[]).ran(&[]);
-    space.write("pipeline.lock", &good.replace("clean", "cleen"));
+    space.write("pipeline.lock", good.replace("clean", "cleen"));
     space.run(&[]).ran(&[]).says("wrote pipeline.lock");
     assert_eq!(space.read("pipeline.lock"), good);
 }
@@ -99,7 +99,7 @@ fn a_run_of_some_stages_updates_their_lines_and_one_with_overrides_none() {
     space.run(&["--set", "step=5"]).code(0).says("pipeline.lock is left as it is: params were overridden");
     assert_eq!(space.read("pipeline.lock"), before);
     let [total, other] = ["total", "other"].map(|stage| line(&space, stage));
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.write("other.txt", "changed");
     space.run(&["scale"]).ran(&["scale"]).says("wrote pipeline.lock");
     assert_eq!(locked(&space), ["clean", "other", "scale", "total"]);
@@ -153,7 +153,7 @@ fn a_dry_run_writes_no_file() {
 #[test]
 fn a_check_names_each_stage_that_does_not_fit() {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     misfits(&space, "stage `scale` has changed: parameter `params.step`: 1 → 2\n");
     space.write("pipeline.yaml", CHAIN);
     space.write("data.txt", "three\n");
@@ -173,7 +173,7 @@ fn a_clone_without_a_cache_can_be_checked() {
         fs::rename(space.path(folder), space.path(&format!("away-{folder}"))).unwrap();
     }
     fits(&space);
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     misfits(&space, "stage `scale` has changed\n");
     assert!(!space.exists(".pipe"));
 }
@@ -260,7 +260,7 @@ fn lock_recomputes_the_file_from_the_cache_or_says_what_is_missing() {
     fs::remove_file(space.path("pipeline.lock")).unwrap();
     space.pipe(&["lock", "pipeline.yaml"]).code(0).says("wrote pipeline.lock: 4 stages");
     assert_eq!(space.read("pipeline.lock"), good);
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     let report = space.pipe(&["lock", "pipeline.yaml"]);
     report.code(1).says("not up to date: scale, total").says("`pipe run pipeline.yaml` makes them");
     assert_eq!(space.read("pipeline.lock"), good);
@@ -281,7 +281,7 @@ fn params_from_elsewhere_have_no_lock_file() {
 fn a_checkout_places_what_is_locked_without_running() {
     let space = chain();
     let locked = space.read("pipeline.lock");
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&[]).ran(&["scale", "total"]);
     assert_eq!(space.read("results/chain/total/count/all"), "one x2\ntwo x2\n2\n");
     space.write("pipeline.lock", &locked);

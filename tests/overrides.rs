@@ -42,9 +42,9 @@ fn one_of_a_matrix_is_a_target_and_so_is_all_of_it() {
 fn a_longer_matrix_runs_what_was_added() {
     let space = TestSpace::new(MATRIX);
     space.run(&[]).ran(&["all", "s[x=1]", "s[x=2]", "s[x=3]"]);
-    space.write("pipeline.yaml", &MATRIX.replace("[1, 4]", "[1, 5]"));
+    space.write("pipeline.yaml", MATRIX.replace("[1, 4]", "[1, 5]"));
     space.run(&[]).ran(&["all", "s[x=4]"]);
-    space.write("pipeline.yaml", &MATRIX.replace("{ range: [1, 4] }", "[3, 2, 1]"));
+    space.write("pipeline.yaml", MATRIX.replace("{ range: [1, 4] }", "[3, 2, 1]"));
     space.run(&["s"]).ran(&[]);
 }
 
@@ -70,7 +70,7 @@ fn a_pipeline_whose_name_leads_out_of_the_results_folder_is_refused() {
     for name in ["../../escaped", "/escaped", "a/b", ".."] {
         let space = TestSpace::new("");
         let stages = "stages: { a: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } } }";
-        space.write("inner/pipeline.yaml", &format!("name: '{name}'\n{stages}\n"));
+        space.write("inner/pipeline.yaml", format!("name: '{name}'\n{stages}\n"));
         let report = space.pipe(&["-C", "inner", "check", "pipeline.yaml"]);
         report.code(2).says(&format!("`{name}`"));
     }

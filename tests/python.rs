@@ -20,7 +20,7 @@ fn space() -> Option<TestSpace> {
     let scripts = scripts.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     for path in scripts.chain([root().join(FILE)]) {
         let name = path.strip_prefix(root()).unwrap().display().to_string();
-        space.write(&name, &fs::read_to_string(&path).unwrap());
+        space.write(&name, fs::read_to_string(&path).unwrap());
     }
     Some(space)
 }

@@ -114,7 +114,7 @@ fn an_edit_that_makes_the_same_bytes_stops_there() {
 #[test]
 fn a_changed_param_reruns_what_hangs_on_it_and_nothing_else() {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&[]).ran(&["scale", "total"]);
     assert_eq!(space.read("results/chain/total/count/all"), "one x2\ntwo x2\n2\n");
 }
@@ -122,7 +122,7 @@ fn a_changed_param_reruns_what_hangs_on_it_and_nothing_else() {
 #[test]
 fn why_names_the_old_and_the_new_value_before_and_after_the_run() {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     let now = space.pipe(&["why", "pipeline.yaml", "scale"]);
     now.code(0).prints("now: would run\n    because parameter `params.step`: 1 → 2\n");
     space.run(&[]).ran(&["scale", "total"]);
@@ -137,7 +137,7 @@ fn why_names_the_old_and_the_new_value_before_and_after_the_run() {
 #[test]
 fn what_was_made_before_comes_back_without_running() {
     let space = chain();
-    space.write("pipeline.yaml", &CHAIN.replace("step: 1", "step: 2"));
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
     space.run(&[]).ran(&["scale", "total"]);
     space.write("pipeline.yaml", CHAIN);
     space.run(&[]).ran(&[]);
@@ -150,7 +150,7 @@ fn a_renamed_stage_and_a_written_out_default_run_nothing() {
     let renamed = CHAIN.replace("  other:", "  another:");
     space.write(
         "pipeline.yaml",
-        &renamed.replace("files: [other.txt]", "files: [other.txt]\n      params: {}"),
+        renamed.replace("files: [other.txt]", "files: [other.txt]\n      params: {}"),
     );
     space.run(&[]).ran(&[]);
     assert_eq!(space.read("results/chain/another/copy/file"), "other");
@@ -161,7 +161,7 @@ fn a_comment_or_another_order_of_stages_runs_nothing() {
     let space = chain();
     let (top, stages) = CHAIN.split_once("  clean:").unwrap();
     let (chain, other) = stages.split_once("  other:").unwrap();
-    space.write("pipeline.yaml", &format!("# a comment\n{top}  other:{other}  clean:{chain}"));
+    space.write("pipeline.yaml", format!("# a comment\n{top}  other:{other}  clean:{chain}"));
     space.run(&[]).ran(&[]);
 }
 
@@ -201,7 +201,7 @@ stages:
     let space = TestSpace::new(&pipeline.replace("NAME", "old"));
     space.run(&[]).code(0);
     space.write("results/pipeline/make/o/notes.txt", "mine");
-    space.write("pipeline.yaml", &pipeline.replace("NAME", "new"));
+    space.write("pipeline.yaml", pipeline.replace("NAME", "new"));
     space.run(&[]).code(0);
     assert_eq!(
         space.files("results"),

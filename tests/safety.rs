@@ -89,7 +89,7 @@ fn going_back_to_an_older_input_restores_the_older_result_without_running() {
 #[test]
 fn an_edit_of_the_command_alone_runs_its_stage() {
     let space = space();
-    space.write("pipeline.yaml", &pipeline(&A.replace("-n 1", "-n 01")));
+    space.write("pipeline.yaml", pipeline(&A.replace("-n 1", "-n 01")));
     space.run(&[]).ran(&["a"]);
     is(&space, "line1\n");
 }
@@ -116,7 +116,7 @@ const SLOW: &str =
 #[test]
 fn an_input_edited_while_its_stage_runs_is_not_served() {
     let space = space();
-    space.write("pipeline.yaml", &pipeline(SLOW));
+    space.write("pipeline.yaml", pipeline(SLOW));
     space.write("in.txt", "line5\nxxxx\n");
     let running = space.start(&[]);
     space.wait_for("read");
@@ -135,7 +135,7 @@ fn an_input_edited_while_its_stage_runs_is_not_served() {
 fn a_kill_in_the_middle_leaves_nothing_half_done() {
     let space = space();
     let part = SLOW.replace("head -n 1 in.txt", "echo part") + "; head -n 1 in.txt > out/mid/mid.txt";
-    space.write("pipeline.yaml", &pipeline(&part));
+    space.write("pipeline.yaml", pipeline(&part));
     space.write("in.txt", "line7\nxxxx\n");
     let running = space.start(&[]);
     space.wait_for("read");

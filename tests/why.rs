@@ -189,7 +189,7 @@ fn another_kind() {
         "stages: { s: { uses: import, with: { from: phantom, phantom: { cases: 2, seed: 1, shape: [16, 16, 16] } } } }\n",
     );
     space.run(&[]).code(0);
-    space.write("pipeline.yaml", &single(""));
+    space.write("pipeline.yaml", single(""));
     let why = space.pipe(&["why", "pipeline.yaml", "s"]);
     why.code(0).prints("    because kind: `import` → `command`\n");
 }

@@ -98,10 +98,10 @@ impl Planner {
         let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
         let stage = self.typed_params(&id, entry, with.clone(), decl, scope, unfilled)?;
         let mut ports = stage.ports();
-        let open_inputs: Vec<String> = match ports.open_inputs {
-            true => decl.inputs.iter().map(|(key, _)| key.text.clone()).collect(),
-            false => Vec::new(),
-        };
+        let mut open_inputs = Vec::new();
+        if ports.open_inputs {
+            open_inputs.extend(decl.inputs.iter().map(|(key, _)| key.text.clone()));
+        }
         ports.open(open_inputs.iter().cloned());
         declared.apply(&mut ports.resources);
         let seed = self.seed(&id, decl, scope, default_seed, &ports);

@@ -212,7 +212,7 @@ fn an_object_that_was_not_synced_is_hashed_after_a_restart_of_the_system() {
         let sealed = fs::metadata(&object).unwrap().modified().unwrap();
         overwrite(&object, &vec![0; LARGE.len()]);
         let file = fs::File::open(&object).unwrap();
-        let before_the_start = sealed - std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+        let before_the_start = sealed - std::time::Duration::from_hours(87600);
         file.set_modified(before_the_start).unwrap();
         fs::set_permissions(&object, fs::Permissions::from_mode(0o444)).unwrap();
     };
