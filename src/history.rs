@@ -7,6 +7,7 @@ use pipe_cache::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::sync::LazyLock;
 use thiserror::Error;
 
 /// How far back the last result of a stage is looked for.
@@ -128,11 +129,15 @@ pub fn versions() -> BTreeMap<String, String> {
 
 /// Name of this machine, for records.
 pub fn host() -> String {
-    let file = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = file.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
-    name.map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "unknown".into())
+    static HOST: LazyLock<String> = LazyLock::new(|| {
+        let file = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let name =
+            file.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+        name.map(|name| name.trim().to_owned())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "unknown".into())
+    });
+    HOST.clone()
 }
 
 /// The git commit of the working directory, with `+` if something is not committed; `None` outside a checkout.

@@ -51,18 +51,16 @@ pub struct Sandbox {
     work: Arc<WorkDir>,
 }
 
-const FOLDERS: [&str; 3] = ["out", "scratch", "items"];
-
 impl Sandbox {
     fn create(work: &Path) -> io::Result<PathBuf> {
         let path = tempfile::tempdir_in(work)?.keep();
-        FOLDERS.iter().try_for_each(|name| fs_err::create_dir(path.join(name)))?;
+        ["work", "work/out", "scratch"].iter().try_for_each(|name| fs_err::create_dir(path.join(name)))?;
         Ok(path)
     }
 
-    /// Where outputs are written.
-    pub fn out(&self) -> PathBuf {
-        self.path.join("out")
+    /// The folder that a program works in. Outputs are written below its `out/`.
+    pub fn work(&self) -> PathBuf {
+        self.path.join("work")
     }
 
     /// Where the stage may keep what it needs while it runs.
@@ -70,30 +68,42 @@ impl Sandbox {
         self.path.join("scratch")
     }
 
-    /// Where items are made, one folder each.
+    /// Where items are made, one folder each; not there at first.
     pub fn items(&self) -> PathBuf {
         self.path.join("items")
+    }
+
+    /// Removes everything but folders of `work/` that the next stage is likely to need too.
+    fn empty(&self) -> io::Result<()> {
+        remove_below(&self.scratch(), 0)?;
+        remove_below(&self.work(), 2)?;
+        match std::fs::metadata(self.items()) {
+            Ok(_) => pipe_cache::remove_tree(&self.items()),
+            Err(_) => Ok(()),
+        }
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        if FOLDERS.iter().all(|name| empty(&self.path.join(name)).is_ok()) {
+        // Else it is not used again, and goes with the folder of the process.
+        if self.empty().is_ok() {
             let path = std::mem::take(&mut self.path);
             self.work.free.lock().unwrap_or_else(PoisonError::into_inner).push(path);
         }
-        // Else it is not used again, and goes with the folder of the process.
     }
 }
 
-/// Removes what a folder holds. The folder of a program may be anything, also without the right to write to it.
-fn empty(folder: &Path) -> io::Result<()> {
-    for entry in fs_err::read_dir(folder)? {
+/// Removes what a folder holds, but for the folders on its first levels. It may hold anything that a program can make,
+/// also folders without the right to write to them.
+fn remove_below(folder: &Path, kept_levels: usize) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            pipe_cache::remove_tree(&entry.path())?;
-        } else {
-            fs_err::remove_file(entry.path())?;
+        let path = entry.path();
+        if !entry.file_type()?.is_dir() {
+            fs_err::remove_file(path)?;
+        } else if kept_levels == 0 || remove_below(&path, kept_levels - 1).is_err() {
+            pipe_cache::remove_tree(&path)?;
         }
     }
     Ok(())

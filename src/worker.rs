@@ -218,7 +218,8 @@ impl LocalExecutor {
         }
         let mut outputs = BTreeMap::new();
         for port in &job.planned.ports().outputs {
-            outputs.insert(port.name.to_string(), create(&sandbox.out().join(port.name.as_ref()))?);
+            outputs
+                .insert(port.name.to_string(), create(&sandbox.work().join("out").join(port.name.as_ref()))?);
         }
         let services = LocalServices {
             cache: self.cache.clone(),
@@ -236,6 +237,7 @@ impl LocalExecutor {
             externals: job.externals.files().clone(),
             environment: job.manifest.environment.clone(),
             seed: job.manifest.seed,
+            work: sandbox.work(),
             scratch: sandbox.scratch(),
             checkpoint_dir: self.cache.layout.checkpoint(&job.key),
             services: Box::new(services),
@@ -349,8 +351,9 @@ impl Services for LocalServices {
                 self.emit(StageEvent::Warning(format!("an item is made again: {reason}")));
             }
         }
-        let folder =
-            tempfile::tempdir_in(&self.items).map_err(StageError::io("create a folder in", &self.items))?;
+        let folder = std::fs::create_dir_all(&self.items)
+            .and_then(|()| tempfile::tempdir_in(&self.items))
+            .map_err(StageError::io("create a folder in", &self.items))?;
         // While it waits for others, a thread may make another item inside this one.
         let outer = HANDED_OUT.take();
         let value = make(folder.path());

@@ -37,7 +37,7 @@ impl Store {
             Ok(()) => {
                 // Moved: there is nothing left to remove at the old place.
                 let _ = made.keep();
-                set_mode(&folder, 0o555).doing(ACTION)?;
+                seal_folder(&folder).doing(ACTION)?;
             }
             // Another process made it meanwhile; ours is removed.
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
@@ -58,7 +58,7 @@ impl Store {
         folders.iter().rev().try_for_each(|folder| set_mode(folder, 0o555)).doing(ACTION)?;
         let folder = self.layout.tree(tree);
         match std::fs::rename(made, &folder) {
-            Ok(()) => set_mode(&folder, 0o555).doing(ACTION),
+            Ok(()) => seal_folder(&folder).doing(ACTION),
             // There is one already, or the sandbox lies on another file system.
             Err(_) => Ok(()),
         }
@@ -132,6 +132,14 @@ impl Store {
 
 fn discard(dir: TempDir) -> io::Result<()> {
     files::remove_tree(&dir.keep())
+}
+
+/// Makes a folder read-only, unless the collector has just moved it away.
+fn seal_folder(folder: &Path) -> io::Result<()> {
+    match set_mode(folder, 0o555) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 fn set_mode(folder: &Path, mode: u32) -> io::Result<()> {

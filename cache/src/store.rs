@@ -27,11 +27,11 @@ use crate::tree::Tree;
 use crate::walk::Node;
 use fs_err::File;
 use rayon::prelude::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use tempfile::NamedTempFile;
 
 /// The object store of one `.pipe` folder. Cheap to clone; safe to share by threads, processes and hosts.
@@ -42,7 +42,14 @@ pub struct Store {
     pub(crate) inside: Arc<Placer>,
     /// For folders of the user, which may be on another file system.
     pub(crate) outside: Arc<Placer>,
+    /// Small trees that were read or put: what a name stands for never changes.
+    trees: Arc<Mutex<HashMap<Digest, Arc<Tree>>>>,
 }
+
+/// Trees with more entries are read each time.
+const REMEMBERED_ENTRIES: usize = 64;
+/// So many trees are remembered.
+const REMEMBERED_TREES: usize = 1 << 14;
 
 /// Name and size of an object that is in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +63,7 @@ pub struct Stored {
 impl Store {
     /// The store below `layout`, which must have been created.
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, inside: Arc::default(), outside: Arc::default() }
+        Self { layout, inside: Arc::default(), outside: Arc::default(), trees: Arc::default() }
     }
 
     /// The file of an object, whether or not it is there. Read-only; never write to it.
@@ -267,17 +274,37 @@ impl Store {
 
     /// Stores a tree. The objects that it names should be there first.
     pub fn put_tree(&self, tree: &Tree) -> Result<Digest, CacheError> {
-        self.put_bytes(&tree.encode())
+        let digest = self.put_bytes(&tree.encode())?;
+        self.remember(&digest, &Arc::new(tree.clone()));
+        Ok(digest)
     }
 
     /// Reads one folder of a tree and checks it.
-    pub fn get_tree(&self, digest: &Digest) -> Result<Tree, CacheError> {
+    pub fn get_tree(&self, digest: &Digest) -> Result<Arc<Tree>, CacheError> {
+        let known = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        // That it is remembered does not make it stay.
+        if let Some(tree) = known.filter(|_| self.contains(digest)) {
+            return Ok(tree);
+        }
         let bytes = self.get_bytes(digest).map_err(|error| as_role(error, || "tree".to_owned()))?;
         // The bytes are what the name says, so there is nothing to repair: this never was a tree.
-        Tree::decode(&bytes).map_err(|reason| CacheError::CorruptObject {
+        let tree = Tree::decode(&bytes).map_err(|reason| CacheError::CorruptObject {
             digest: *digest,
             reason: format!("as a tree: {reason}"),
-        })
+        })?;
+        let tree = Arc::new(tree);
+        self.remember(digest, &tree);
+        Ok(tree)
+    }
+
+    fn remember(&self, digest: &Digest, tree: &Arc<Tree>) {
+        if tree.entries().len() <= REMEMBERED_ENTRIES {
+            let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+            if trees.len() >= REMEMBERED_TREES {
+                trees.clear();
+            }
+            trees.insert(*digest, tree.clone());
+        }
     }
 
     /// [`Store::check`] of a file of a tree, whose error names the file.

@@ -5,6 +5,7 @@ use crate::error::CacheError;
 use crate::store::Store;
 use crate::tree::{Tree, TreeEntry};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// One file of a tree, with its path from the root of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,7 @@ struct Forest {
 }
 
 struct Grown {
-    tree: Tree,
+    tree: Arc<Tree>,
     /// Levels of folders, itself included.
     height: usize,
     /// Files and folders below, counted as often as they occur.

@@ -70,6 +70,9 @@ pub struct StageContext {
     pub externals: BTreeMap<String, ExternalFiles>,
     pub environment: BTreeMap<String, Option<String>>,
     pub seed: Option<u64>,
+    /// The folder that a program works in: its outputs lie below `out/`. It holds no files at first; folders may be
+    /// left of another stage.
+    pub work: PathBuf,
     /// Empty at first; removed when the stage ends.
     pub scratch: PathBuf,
     /// Where [`StageContext::checkpoint`] lies.

@@ -28,9 +28,10 @@ pub fn versions() -> BTreeMap<String, String> {
     versions
 }
 
-/// Most memory that this process held at once so far, as Linux counts it; `None` elsewhere.
+/// Most memory that this process held at once so far; `None` where the system does not tell.
 pub fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
+    // Apple counts bytes, all others kibibytes.
+    let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
+    u64::try_from(usage.max_rss()).ok().map(|held| held * unit)
 }

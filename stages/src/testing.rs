@@ -137,7 +137,11 @@ impl TestSpace {
             kind: stage.kind(),
             version: stage.version(),
             inputs: inputs.iter().map(input).collect(),
-            outputs: ports.outputs.iter().map(|port| (port.name.to_string(), new_dir(&port.name))).collect(),
+            outputs: ports
+                .outputs
+                .iter()
+                .map(|port| (port.name.to_string(), new_dir(&format!(".work/out/{}", port.name))))
+                .collect(),
             externals: ports
                 .externals
                 .iter()
@@ -149,6 +153,7 @@ impl TestSpace {
                 .map(|name| (name.clone(), std::env::var(name).ok()))
                 .collect(),
             seed: ports.seeded.then_some(self.seed),
+            work: new_dir(".work"),
             scratch: new_dir(".scratch"),
             checkpoint_dir: new_dir(".checkpoint"),
             services: Box::new(TestServices {

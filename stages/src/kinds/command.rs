@@ -125,7 +125,7 @@ impl Stage for Command {
         let mut command = process::prepare(params, context, &sandbox)?;
         process::run(&mut command, context)?;
         sandbox.check()?;
-        sandbox.hand_over(context)
+        sandbox.settle_outputs()
     }
 }
 

@@ -56,8 +56,8 @@ pub(super) fn prepare(
         .current_dir(sandbox.work())
         .env_clear()
         .env("PATH", search.value())
-        .env("HOME", sandbox.home())
-        .env("TMPDIR", sandbox.tmp())
+        .env("HOME", sandbox.scratch())
+        .env("TMPDIR", sandbox.scratch())
         // Not `LC_ALL`: the other categories are then those of `C` too, without a look for two dozen files.
         .env("LC_CTYPE", "C.UTF-8")
         // Python would write beside the scripts.

@@ -7,12 +7,14 @@ use crate::error::StageError;
 use fs_err as fs;
 use pipe_cache::FileStat;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub(super) struct Sandbox<'a> {
     params: &'a Params,
-    root: PathBuf,
+    work: &'a Path,
+    scratch: &'a Path,
     /// What was laid out, relative to the working folder.
     placed: BTreeMap<PathBuf, Placed>,
 }
@@ -34,12 +36,9 @@ struct Findings {
 
 impl<'a> Sandbox<'a> {
     /// Inputs, files, parameters and empty outputs, where the program expects them.
-    pub(super) fn lay_out(params: &'a Params, context: &StageContext) -> Result<Self, StageError> {
-        let root = context.scratch.clone();
-        let mut sandbox = Self { params, root, placed: BTreeMap::new() };
-        for folder in [sandbox.work(), sandbox.tmp()] {
-            fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
-        }
+    pub(super) fn lay_out(params: &'a Params, context: &'a StageContext) -> Result<Self, StageError> {
+        let StageContext { work, scratch, .. } = context;
+        let mut sandbox = Self { params, work, scratch, placed: BTreeMap::new() };
         for (name, inputs) in &context.inputs {
             let target = Path::new("in").join(name);
             sandbox.add_folder(&target)?;
@@ -51,35 +50,47 @@ impl<'a> Sandbox<'a> {
         if !params.files.is_empty() {
             sandbox.add_files(context)?;
         }
+        sandbox.add_folder(Path::new("out"))?;
         for name in &params.outputs {
-            let path = Path::new("out").join(name);
-            sandbox.add_folder(Path::new("out"))?;
-            // The very folder that the engine takes the output from: it goes back there when all is well.
-            let (from, to) = (&context.outputs[name], sandbox.work().join(&path));
-            fs::rename(from, to).map_err(StageError::io("move", from))?;
-            sandbox.placed.insert(path, Placed::Folder);
+            // The engine has made them, and takes them from there.
+            sandbox.placed.insert(Path::new("out").join(name), Placed::Folder);
         }
         if !params.params.is_empty() {
             let values = serde_json::to_vec_pretty(&params.params)
                 .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
-            let path = sandbox.work().join(PARAMS);
+            let path = work.join(PARAMS);
             fs::write(&path, values).map_err(StageError::io("write", &path))?;
             sandbox.seal(Path::new(PARAMS))?;
         }
+        sandbox.remove_left_over(Path::new(""))?;
         Ok(sandbox)
     }
 
-    pub(super) fn work(&self) -> PathBuf {
-        self.root.join("work")
+    /// Removes the folders of earlier stages that this one does not have.
+    fn remove_left_over(&self, path: &Path) -> Result<(), StageError> {
+        let folder = self.work.join(path);
+        for entry in fs::read_dir(&folder).map_err(StageError::io("list", &folder))? {
+            let entry = entry.map_err(StageError::io("list", &folder))?;
+            let path = path.join(entry.file_name());
+            match self.placed.get(&path) {
+                None => fs::remove_dir_all(entry.path()).map_err(StageError::io("remove", &entry.path()))?,
+                // The engine keeps no deeper ones.
+                Some(Placed::Folder) if path.parent() == Some(Path::new("")) => {
+                    self.remove_left_over(&path)?
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
-    /// The folder above the working folder.
-    pub(super) fn home(&self) -> &Path {
-        &self.root
+    pub(super) fn work(&self) -> &Path {
+        self.work
     }
 
-    pub(super) fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
+    /// Where the program may write what nobody needs.
+    pub(super) fn scratch(&self) -> &Path {
+        self.scratch
     }
 
     /// A folder with those that it lies in.
@@ -91,7 +102,10 @@ impl<'a> Sandbox<'a> {
             self.add_folder(parent)?;
         }
         let folder = self.work().join(path);
-        fs::create_dir(&folder).map_err(StageError::io("create", &folder))?;
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => result.map_err(StageError::io("create", &folder))?,
+        }
         self.placed.insert(path.to_owned(), Placed::Folder);
         Ok(())
     }
@@ -254,14 +268,13 @@ impl<'a> Sandbox<'a> {
         path.strip_prefix("out").is_ok_and(|name| self.params.outputs.iter().any(|output| name == output))
     }
 
-    /// Moves the outputs to where the engine takes them from.
-    pub(super) fn hand_over(&self, context: &StageContext) -> Result<(), StageError> {
-        for name in &self.params.outputs {
-            let made = self.work().join("out").join(name);
-            outputs::settle(&made, &Path::new("out").join(name), &self.root)?;
-            fs::rename(&made, &context.outputs[name]).map_err(StageError::io("move", &made))?;
-        }
-        Ok(())
+    /// Makes the outputs fit for the cache.
+    pub(super) fn settle_outputs(&self) -> Result<(), StageError> {
+        let sandbox = self.work.parent().unwrap_or(self.work);
+        self.params.outputs.iter().try_for_each(|name| {
+            let path = Path::new("out").join(name);
+            outputs::settle(&self.work.join(&path), &path, sandbox)
+        })
     }
 }
 
