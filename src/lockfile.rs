@@ -160,12 +160,7 @@ fn is_conflict(line: &str) -> bool {
 
 /// Writes what a run gave. `whole` is a run of all stages, which replaces the file; one of some stages replaces theirs
 /// and keeps the others that the pipeline still has.
-pub fn update(
-    plan: &Plan,
-    workspace: &Workspace,
-    summary: &Summary,
-    whole: bool,
-) -> Result<Update, LockError> {
+pub fn update(plan: &Plan, summary: &Summary, whole: bool) -> Result<Update, LockError> {
     let path = path_of(&plan.file);
     if !plan.overrides.is_empty() {
         return Ok(Update::Overridden);
@@ -180,10 +175,8 @@ pub fn update(
     if std::fs::read(&path).is_ok_and(|bytes| bytes == lock.render().as_bytes()) {
         return Ok(Update::Unchanged);
     }
-    for key in summary.keys.values() {
-        if !matches!(workspace.cache.actions.lookup(key)?, Lookup::Hit(_)) {
-            return Ok(Update::NotOnRecord);
-        }
+    if summary.keys.keys().any(|node| summary.traces[node.index()].is_none()) {
+        return Ok(Update::NotOnRecord);
     }
     lock.write(&path)?;
     Ok(Update::Written)

@@ -210,7 +210,8 @@ impl<'a> Run<'a> {
             logs: StageLogs::new(workspace.cache.layout.logs(&id)),
             id,
             commit: std::cell::OnceCell::new(),
-            next_save: Instant::now(),
+            // About the time that it takes to write it.
+            next_save: Instant::now() + Duration::from_micros(10) * node_count as u32,
         })
     }
 
@@ -528,7 +529,12 @@ impl<'a> Run<'a> {
         self.tell(&Event::Ended(self.totals));
         let schedule = &self.schedule;
         let has_result = |node: &NodeIndex| matches!(schedule.state(*node), State::Cached | State::Done);
-        let key = |node: &NodeIndex| Some((*node, self.stage_record(*node)?.key?));
+        let key = |node: &NodeIndex| {
+            if self.current[node.index()] {
+                return Some((*node, self.last[node.index()].as_ref()?.key));
+            }
+            Some((*node, self.stages[node.index()].record.as_ref()?.key?))
+        };
         let keys = self.options.wanted.iter().filter(|node| has_result(node)).filter_map(key).collect();
         let outputs = self
             .options

@@ -12,7 +12,6 @@ use crate::pipeline::PARAM_PREFIX;
 use crate::plan::{Edge, Plan, PlannedStage, StoredStage};
 use petgraph::graph::{DiGraph, NodeIndex};
 use pipe_cache::{Digest, Layout, StatCache, Watched};
-use rayon::prelude::*;
 use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -191,13 +190,42 @@ fn check(head: &Head<'_>) -> Option<Vec<bool>> {
     let (read, placed) = head.watched.split_at_checked(head.ends[head.stages as usize] as usize)?;
     // What is relative to a folder is found faster from that folder.
     let results = File::open(&*head.results).ok();
-    let mut holds = Vec::with_capacity(head.watched.len());
-    read.par_iter().with_min_len(512).map(|watched| watched.holds(CWD)).collect_into_vec(&mut holds);
-    let mut placed_holds = Vec::new();
-    let look = |watched: &Watched<'_>| results.as_ref().is_some_and(|folder| watched.holds(folder.as_fd()));
-    placed.par_iter().with_min_len(512).map(look).collect_into_vec(&mut placed_holds);
-    holds.extend(placed_holds);
+    let mut holds = vec![false; head.watched.len()];
+    let (read_holds, placed_holds) = holds.split_at_mut(read.len());
+    look_at(read, read_holds, |watched| watched.holds(CWD));
+    if let Some(results) = results {
+        look_at(placed, placed_holds, |watched| watched.holds(results.as_fd()));
+    }
     Some(holds)
+}
+
+/// A thread is worth its start for so many paths.
+const PATHS_A_THREAD: usize = 700;
+
+/// Looks at many paths on a few threads. They are started here: a pool would cost more than a small pipeline takes.
+fn look_at(watched: &[Watched<'_>], holds: &mut [bool], look: impl Fn(&Watched<'_>) -> bool + Sync) {
+    let most = watched.len() / PATHS_A_THREAD;
+    let threads = if most > 1 {
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4).min(most)
+    } else {
+        1
+    };
+    let look_at_part = |watched: &[Watched<'_>], holds: &mut [bool]| {
+        for (watched, holds) in watched.iter().zip(holds) {
+            *holds = look(watched);
+        }
+    };
+    let part = watched.len().div_ceil(threads).max(1);
+    let mut parts = watched.chunks(part).zip(holds.chunks_mut(part));
+    let own = parts.next();
+    std::thread::scope(|scope| {
+        for (watched, holds) in parts {
+            scope.spawn(move || look_at_part(watched, holds));
+        }
+        if let Some((watched, holds)) = own {
+            look_at_part(watched, holds);
+        }
+    });
 }
 
 /// A part is its magic, its length and its BLAKE3 hash, then its bytes.

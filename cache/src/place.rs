@@ -19,7 +19,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 const ACTION: &str = "place results";
-const RECORD: record::Format = record::Format { name: "placed", version: 2 };
+const RECORD: record::Format =
+    record::Format { name: "placed", version: 3, encoding: record::Encoding::Postcard };
 
 /// What [`Store::place`] did, as paths relative to the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -193,12 +193,25 @@ impl StatCache {
         files::replace(&self.layout, path, bytes)
     }
 
+    /// [`StatCache::digest_file`] of a file that may just have been written: waits for the moment in which another write
+    /// could leave the same stat, so that the file is settled.
+    pub fn digest_written(&self, path: &Path) -> Result<HashedFile, CacheError> {
+        let stat = FileStat::following(path).doing(ACTION)?;
+        // Where the clock cannot be read the file is not settled, and hashed again.
+        let _ = self.wait_past(stat.changed);
+        self.digest_file(path)
+    }
+
     /// Waits until the file system's clock has passed the given time, and at most a few seconds.
     pub fn wait_past(&self, time: FileTime) -> bool {
         let since = Instant::now();
         loop {
             match self.read_clock() {
-                Ok(clock) if time < clock.now => return true,
+                Ok(clock) if time < clock.now => {
+                    *self.clock.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some((clock, Instant::now()));
+                    return true;
+                }
                 Ok(_) if since.elapsed() < Duration::from_secs(TICK_SECONDS as u64) => {}
                 _ => return false,
             }

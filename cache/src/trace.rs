@@ -130,36 +130,43 @@ pub struct StageRecord {
     /// Kind of the stage.
     pub kind: String,
     /// Key; `None` if its inputs never came to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<ActionKey>,
     /// Object that holds the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
     /// How it ended.
     pub outcome: Outcome,
     /// Why it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<DirtyReason>,
     /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// How long it took; for a cached stage how long it took when it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
     /// Output port → tree.
     pub outputs: BTreeMap<String, Digest>,
     /// Why it failed, or was not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Items found in the memo.
     pub memo_hits: u64,
     /// Items computed.
     pub memo_misses: u64,
     /// Small facts that the stage told.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub summary: Value,
     /// Input port with one source → the stage that it was read from.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sources: BTreeMap<String, String>,
     /// Threads that it was given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
     /// Most memory that the program of the stage held at once. `None` for a stage that ran inside of pipe, where it
     /// cannot be told from that of others, and for a program that held less than pipe itself.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
 }
 

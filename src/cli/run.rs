@@ -7,7 +7,7 @@ use crate::external::Sources;
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
-use crate::state::{self, Call, Found, Known, Saved, Trace};
+use crate::state::{self, Call, Found, Known, Saved};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
@@ -70,18 +70,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     };
     interrupt::install();
     let mut console = Console::default();
-    let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
+    let mut summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
         // Before the results, so that the file has settled when the state takes its stat.
-        keep_lock(&plan, &workspace, &summary, args.targets.is_empty());
+        keep_lock(&plan, &summary, args.targets.is_empty());
         let results = Path::new(RESULTS).join(&plan.name);
-        let mut known = settle(&plan, &workspace, &summary, &results, known, definition)?;
+        let mut known = settle(&plan, &workspace, &mut summary, &results, known, definition)?;
         watch_lock(&plan, &workspace.stats, &mut known);
         let saved = Saved { plan: &plan, wanted: &options.wanted, results: &results, known: &known };
         // Without it the next run takes longer.
         let _ = saved.write(&workspace.stats, &workspace.cache.layout, &call);
+        std::mem::forget(known);
     }
     console::hint(last_line(&plan, &summary.totals, since, options.dry));
+    // The process ends: to give back what thousands of stages hold, piece by piece, would take longer than a small run.
+    std::mem::forget((plan, workspace));
     Ok(match summary.totals {
         Totals { interrupted: true, .. } => INTERRUPTED,
         Totals { failed: 1.., .. } => STAGE_FAILED,
@@ -93,7 +96,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
 fn settle(
     plan: &Plan,
     workspace: &Workspace,
-    summary: &Summary,
+    summary: &mut Summary,
     results: &Path,
     known: Known,
     definition: Option<Definition>,
@@ -109,11 +112,10 @@ fn settle(
     };
     let mut placed = known.placed;
     placed.resize(plan.graph.node_count(), None);
-    let mut outputs = summary.outputs.clone();
+    let mut outputs = std::mem::take(&mut summary.outputs);
     outputs.retain(|node, trees| {
-        let last = |traces: &[Option<Trace>]| Some(traces.get(node.index())?.as_ref()?.last.outputs.clone());
-        let stands = placed[node.index()].is_some() && last(&known.traces).as_ref() == Some(trees);
-        !stands
+        let last = known.traces.get(node.index()).and_then(|trace| Some(&trace.as_ref()?.last.outputs));
+        placed[node.index()].is_none() || last != Some(&*trees)
     });
     let (_, files_of) = place_results(plan, workspace, &outputs, results).map_err(failed)?;
     stats.save().map_err(failed)?;
@@ -124,7 +126,7 @@ fn settle(
         placed[node.index()] = Some(watched.by_ref().take(count).collect());
     }
     let unchanged = vec![true; plan.graph.node_count()];
-    Ok(Known { files, environment, traces: summary.traces.clone(), unchanged, placed })
+    Ok(Known { files, environment, traces: std::mem::take(&mut summary.traces), unchanged, placed })
 }
 
 /// A lock file that another branch or an editor changed is not up to date, though every stage is.
@@ -135,7 +137,7 @@ fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
     if !plan.overrides.is_empty() {
         return;
     }
-    let expected = match stats.digest_file(&path) {
+    let expected = match stats.digest_written(&path) {
         Ok(hashed) => Expected::of(&hashed),
         Err(_) if !path.exists() => Expected::Absent,
         Err(_) => Expected::Unsettled,
@@ -145,7 +147,7 @@ fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
 
 /// What to expect of a text file that was read before, when its content had this digest.
 fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> Watched<'static> {
-    let expected = match stats.digest_file(path) {
+    let expected = match stats.digest_written(path) {
         Ok(hashed) if hashed.digest == *digest => Expected::of(&hashed),
         _ => Expected::Unsettled,
     };
@@ -178,11 +180,11 @@ pub(crate) fn open_workspace_at(folder: &Path, jobs: Option<u16>) -> Result<Work
 }
 
 /// Brings the lock file up to date after a run that brought all that was asked for up to date.
-fn keep_lock(plan: &Plan, workspace: &Workspace, summary: &Summary, whole: bool) {
+fn keep_lock(plan: &Plan, summary: &Summary, whole: bool) {
     let Totals { failed: 0, skipped: 0, interrupted: false, .. } = summary.totals else { return };
     let file = lockfile::path_of(&plan.file);
     let path = file.display();
-    match lockfile::update(plan, workspace, summary, whole) {
+    match lockfile::update(plan, summary, whole) {
         Ok(Update::Overridden) if !file.exists() => {}
         Ok(Update::Unchanged) => {}
         Ok(Update::Written) => console::hint(format!("wrote {path}")),

@@ -235,7 +235,7 @@ fn placed_results_are_kept_while_their_folder_is_there() {
     fs::remove_dir_all(&folder).unwrap();
     let gone = space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(gone.garbage.iter().any(|group| group.reason == Reason::FolderGone), "{gone:?}");
-    assert_eq!(files(&space.cache, "placed-v2"), 0);
+    assert_eq!(files(&space.cache, "placed-v3"), 0);
 }
 
 #[test]
