@@ -76,7 +76,7 @@ impl<'a> Sandbox<'a> {
                 None => fs::remove_dir_all(entry.path()).map_err(StageError::io("remove", &entry.path()))?,
                 // The engine keeps no deeper ones.
                 Some(Placed::Folder) if path.parent() == Some(Path::new("")) => {
-                    self.remove_left_over(&path)?
+                    self.remove_left_over(&path)?;
                 }
                 Some(_) => {}
             }
