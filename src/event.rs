@@ -41,6 +41,16 @@ pub enum Event {
         stage: String,
         report: StageReport,
     },
+    /// A try failed; after a pause the stage runs again.
+    Retrying {
+        stage: String,
+        error: String,
+        elapsed: Duration,
+        /// Tries that failed so far, and how many there may be.
+        failed: u32,
+        tries: u32,
+        wait: Duration,
+    },
     Failed {
         stage: String,
         error: String,

@@ -2,6 +2,7 @@
 //! This thread owns all state; workers get a job and send back what happened.
 
 use crate::current::current;
+use crate::deadline::Deadline;
 use crate::event::{Event, Totals};
 use crate::external::Sources;
 use crate::history::{self, LastResult};
@@ -13,7 +14,7 @@ use crate::state::{Known, Trace};
 use crate::worker::{Executor, Finished, Job, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{
-    ActionKey, Cache, CacheError, Digest, DirtyReason, RunId, StageRecord, StatCache, Timestamp,
+    ActionKey, Cache, CacheError, Digest, DirtyReason, FailedTry, RunId, StageRecord, StatCache, Timestamp,
 };
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
@@ -91,8 +92,10 @@ pub fn run(
         let (sender, receiver) = mpsc::sync_channel(1024);
         let mut workers = 0;
         loop {
+            run.wake();
             run.settle()?;
             run.stop_if_asked();
+            run.warn_of_overdue();
             while let Some(job) = run.start() {
                 if run.running > workers {
                     workers += 1;
@@ -102,7 +105,7 @@ pub fn run(
                 // The queue outlives this scope.
                 let _ = jobs.send(job);
             }
-            if run.running == 0 {
+            if run.running == 0 && run.resting.is_empty() {
                 break;
             }
             match receiver.recv_timeout(Duration::from_millis(100)) {
@@ -144,6 +147,16 @@ struct Stage {
     record: Option<StageRecord>,
     trace: Option<Trace>,
     started: Option<(Timestamp, Instant)>,
+    failed_tries: Vec<FailedTry>,
+}
+
+/// A stage between two tries.
+struct Resting {
+    node: NodeIndex,
+    until: Instant,
+    /// Why the last try failed, and how long it took.
+    error: String,
+    elapsed: Duration,
 }
 
 struct Run<'a> {
@@ -159,6 +172,10 @@ struct Run<'a> {
     current: Vec<bool>,
     last: Vec<Option<LastResult>>,
     running: usize,
+    /// Stages that pause before another try.
+    resting: Vec<Resting>,
+    /// Deadlines of running stages, until they are told to be overdue.
+    deadlines: Vec<(NodeIndex, Arc<Deadline>)>,
     /// No further stage starts.
     stopping: bool,
     totals: Totals,
@@ -205,6 +222,8 @@ impl<'a> Run<'a> {
             known,
             last,
             running: 0,
+            resting: Vec::new(),
+            deadlines: Vec::new(),
             stopping: false,
             totals: Totals::default(),
             started_at,

@@ -15,6 +15,8 @@ pub enum State {
     /// It must run and waits for resources.
     Queued,
     Running,
+    /// A try failed; it pauses before the next.
+    Resting,
     /// Its result was in the cache.
     Cached,
     Done,
@@ -27,7 +29,7 @@ pub enum State {
 
 impl State {
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting(_) | Self::Ready | Self::Queued | Self::Running)
+        !matches!(self, Self::Waiting(_) | Self::Ready | Self::Queued | Self::Running | Self::Resting)
     }
 }
 
@@ -86,6 +88,19 @@ impl Schedule {
         self.queue.remove(&chosen);
         self.states[chosen.1.index()] = State::Running;
         Some(chosen.1)
+    }
+
+    /// A running stage pauses.
+    pub fn rest(&mut self, node: NodeIndex) {
+        debug_assert_eq!(self.state(node), State::Running);
+        self.states[node.index()] = State::Resting;
+    }
+
+    /// The pause of a stage is over: its key is computed anew, for its inputs may have changed.
+    pub fn wake(&mut self, node: NodeIndex) {
+        debug_assert_eq!(self.state(node), State::Resting);
+        self.states[node.index()] = State::Ready;
+        self.ready.push_back(node);
     }
 
     pub fn queued(&self) -> usize {

@@ -149,6 +149,9 @@ pub struct StageRecord {
     pub memo_hits: u64,
     /// Items computed.
     pub memo_misses: u64,
+    /// Tries before the last one.
+    #[serde(default)]
+    pub failed_tries: Vec<FailedTry>,
     /// Small facts that the stage told.
     pub summary: Value,
     /// Input port with one source → the stage that it was read from.
@@ -161,6 +164,17 @@ pub struct StageRecord {
     /// cannot be told from that of others, and for a program that held less than pipe itself.
     #[serde(default)]
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// One try of a stage that failed and was tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedTry {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// Why it failed.
+    pub error: String,
 }
 
 /// How a stage ended.

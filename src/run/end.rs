@@ -1,16 +1,17 @@
 //! How stages end: done, failed, stopped, skipped.
 
-use super::Run;
 use super::record::blank_record;
+use super::{Resting, Run};
 use crate::event::Event;
 use crate::interrupt;
+use crate::quantity;
 use crate::schedule::State;
 use crate::worker::{Finished, JobError};
 use petgraph::graph::NodeIndex;
-use pipe_cache::{CacheError, Outcome, StageRecord};
+use pipe_cache::{CacheError, FailedTry, Outcome, StageRecord};
 use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 impl Run<'_> {
     pub(super) fn stop_if_asked(&mut self) {
@@ -22,6 +23,9 @@ impl Run<'_> {
     }
 
     fn abandon(&mut self, because: &str) {
+        for Resting { node, error, elapsed, .. } in std::mem::take(&mut self.resting) {
+            self.fail(node, format!("{error}\n    not tried again: {because}"), elapsed);
+        }
         for node in self.schedule.abandon() {
             self.skip(node, because.to_owned());
         }
@@ -34,6 +38,7 @@ impl Run<'_> {
         result: Result<Finished, JobError>,
     ) -> Result<(), CacheError> {
         self.running -= 1;
+        self.deadlines.retain(|(other, _)| *other != node);
         self.pool.give_back(taken);
         let elapsed = self.stages[node.index()].started.map(|(_, since)| since.elapsed()).unwrap_or_default();
         match result {
@@ -52,9 +57,51 @@ impl Run<'_> {
                 let text = format!("{}; run again to make it anew", JobError::Cache(error).chain());
                 self.fail(node, text, elapsed);
             }
+            Err(error) if error.may_pass() && self.rest(node, &error, elapsed) => {}
             Err(error) => self.fail(node, error.chain(), elapsed),
         }
         self.save_record()
+    }
+
+    /// Lets a stage whose try failed pause before another. False if it had its last.
+    fn rest(&mut self, node: NodeIndex, error: &JobError, elapsed: Duration) -> bool {
+        let limits = self.plan.graph[node].limits;
+        let stage = &mut self.stages[node.index()];
+        let failed = stage.failed_tries.len() as u32 + 1;
+        if self.stopping || failed > limits.retries {
+            return false;
+        }
+        let (error, wait) = (error.chain(), limits.pause(failed));
+        if let Some((started_at, _)) = stage.started {
+            stage.failed_tries.push(FailedTry { started_at, duration: elapsed, error: error.clone() });
+        }
+        self.schedule.rest(node);
+        self.resting.push(Resting { node, until: Instant::now() + wait, error: error.clone(), elapsed });
+        let (stage, tries) = (self.name(node), limits.retries.saturating_add(1));
+        self.tell(&Event::Retrying { stage, error, elapsed, failed, tries, wait });
+        true
+    }
+
+    /// Stages whose pause is over are ready again.
+    pub(super) fn wake(&mut self) {
+        let now = Instant::now();
+        for resting in self.resting.extract_if(.., |resting| resting.until <= now) {
+            self.schedule.wake(resting.node);
+        }
+    }
+
+    /// A thread cannot be ended from outside: a stage that does not look whether it is to stop keeps its resources.
+    pub(super) fn warn_of_overdue(&mut self) {
+        const PATIENCE: Duration = Duration::from_secs(15);
+        let overdue: Vec<_> =
+            self.deadlines.extract_if(.., |(_, deadline)| deadline.passed_by(PATIENCE)).collect();
+        for (node, deadline) in overdue {
+            let limit = quantity::time_text(deadline.limit);
+            let text = format!(
+                "its timeout of {limit} is over and it does not stop; until it ends it keeps its threads"
+            );
+            self.tell(&Event::Stage { stage: self.name(node), event: StageEvent::Warning(text) });
+        }
     }
 
     fn done(&mut self, node: NodeIndex, finished: Finished) {

@@ -71,7 +71,9 @@ impl Run<'_> {
 
     pub(super) fn stage_record(&self, node: NodeIndex) -> Option<StageRecord> {
         if !self.current[node.index()] || !self.options.wanted.contains(&node) {
-            return self.stages[node.index()].record.clone();
+            let stage = &self.stages[node.index()];
+            let failed_tries = stage.failed_tries.clone();
+            return stage.record.clone().map(|record| StageRecord { failed_tries, ..record });
         }
         let Trace { last, summary, .. } = self.known.traces[node.index()].as_ref()?;
         Some(StageRecord {
@@ -98,6 +100,7 @@ pub(super) fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRec
         error: None,
         memo_hits: 0,
         memo_misses: 0,
+        failed_tries: Vec::new(),
         summary: serde_json::Value::Null,
         sources: BTreeMap::new(),
         threads: None,

@@ -2,6 +2,7 @@
 
 use super::Run;
 use super::record::blank_record;
+use crate::deadline::Deadline;
 use crate::event::Event;
 use crate::explain;
 use crate::history::LastResult;
@@ -12,6 +13,7 @@ use petgraph::graph::NodeIndex;
 use pipe_cache::{Digest, Outcome, Timestamp};
 use pipe_stages::artifact::Resources;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 impl<'a> Run<'a> {
@@ -30,6 +32,8 @@ impl<'a> Run<'a> {
         let taken = taken?;
         let (keyed, reasons) = self.stages[node.index()].keyed.take()?;
         self.running += 1;
+        let deadline = plan.graph[node].limits.timeout.map(|limit| Arc::new(Deadline::new(limit)));
+        self.deadlines.extend(deadline.clone().map(|deadline| (node, deadline)));
         self.stages[node.index()].started = Some((Timestamp::now(), Instant::now()));
         let name = self.name(node);
         let mut record = blank_record(&name, plan.graph[node].kind(), Outcome::Interrupted);
@@ -59,6 +63,7 @@ impl<'a> Run<'a> {
             externals: keyed.externals,
             threads: taken.cpu,
             forced: self.options.forced.contains(&node),
+            deadline,
         };
         Some((node, job, taken))
     }
