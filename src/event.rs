@@ -31,6 +31,8 @@ pub enum Event {
         stage: String,
         threads: usize,
         reasons: Vec<String>,
+        /// How long it may take, by what it took before.
+        expected: Option<Duration>,
     },
     /// A running stage tells how far it is, warns or notes.
     Stage {

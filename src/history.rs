@@ -7,6 +7,7 @@ use pipe_cache::{
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::Duration;
 use thiserror::Error;
 
 /// How far back the last result of a stage is looked for.
@@ -18,6 +19,8 @@ pub struct LastResult {
     pub key: ActionKey,
     pub manifest: Digest,
     pub outputs: BTreeMap<String, Digest>,
+    /// How long it took to make.
+    pub took: Option<Duration>,
 }
 
 /// The last result of each of the named stages of a pipeline, from its runs, newest first.
@@ -48,7 +51,7 @@ fn collect(run: &RunRecord, stages: &BTreeSet<String>, found: &mut BTreeMap<Stri
             && stages.contains(&stage.name)
             && !found.contains_key(&stage.name)
         {
-            let last = LastResult { key, manifest, outputs: stage.outputs.clone() };
+            let last = LastResult { key, manifest, outputs: stage.outputs.clone(), took: stage.duration };
             found.insert(stage.name.clone(), last);
         }
     }

@@ -1,5 +1,6 @@
 //! The engine of `pipe`: YAML text to plan, plan to run, run to trace, and the command line.
 
+pub mod capacity;
 pub mod cli;
 pub mod compare;
 pub mod console;
@@ -18,6 +19,7 @@ pub mod matrix;
 pub mod params;
 pub mod pipeline;
 pub mod plan;
+pub mod pool;
 pub mod problem;
 pub mod quantity;
 pub mod reference;

@@ -61,7 +61,7 @@ mod tests {
         for text in ["0s", "90s", "2m", "2h", "25h", "3d"] {
             assert_eq!(time_text(time(text).unwrap()), text);
         }
-        assert_eq!(time_text(Duration::from_mins(120)), "2h");
+        assert_eq!(time_text(Duration::from_hours(2)), "2h");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Runs a plan: keys what is ready, takes results from the cache, gives the rest to the executor, records the run.
 //! This thread owns all state; workers get a job and send back what happened.
 
+use self::expect::Expected;
+use crate::capacity::Capacity;
 use crate::current::current;
 use crate::deadline::Deadline;
 use crate::event::{Event, Totals};
@@ -8,7 +10,8 @@ use crate::external::Sources;
 use crate::history::{self, LastResult};
 use crate::key::Keyed;
 use crate::plan::Plan;
-use crate::schedule::{Pool, Schedule, State};
+use crate::pool::{Pool, Taken};
+use crate::schedule::{Schedule, State};
 use crate::stage_log::StageLogs;
 use crate::state::{Known, Trace};
 use crate::worker::{Executor, Finished, Job, JobError};
@@ -16,17 +19,20 @@ use petgraph::graph::NodeIndex;
 use pipe_cache::{
     ActionKey, Cache, CacheError, Digest, DirtyReason, FailedTry, RunId, StageRecord, StatCache, Timestamp,
 };
-use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 mod end;
+mod expect;
 mod record;
 mod results;
 mod settle;
 mod start;
+
+#[cfg(test)]
+mod tests;
 
 pub use results::place_results;
 
@@ -64,12 +70,12 @@ pub struct Workspace {
     pub stats: Arc<StatCache>,
     pub sources: Arc<Sources>,
     /// Threads, memory and GPUs that stages share.
-    pub capacity: Resources,
+    pub capacity: Capacity,
 }
 
 enum Message {
     Stage(NodeIndex, StageEvent),
-    Ended(NodeIndex, Resources, Result<Finished, JobError>),
+    Ended(NodeIndex, Taken, Result<Finished, JobError>),
 }
 
 /// Runs the wanted stages of a plan and tells `observer` what happens.
@@ -122,7 +128,7 @@ pub fn run(
 /// Executes jobs one after the other until no more can come.
 fn work(
     executor: &dyn Executor,
-    queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'_>, Resources)>>,
+    queue: &Mutex<mpsc::Receiver<(NodeIndex, Job<'_>, Taken)>>,
     sender: &mpsc::SyncSender<Message>,
 ) {
     loop {
@@ -165,6 +171,7 @@ struct Run<'a> {
     options: &'a Options,
     observer: &'a mut dyn FnMut(&Event),
     schedule: Schedule,
+    expected: Expected,
     pool: Pool,
     stages: Vec<Stage>,
     known: &'a Known,
@@ -208,6 +215,7 @@ impl<'a> Run<'a> {
             last = plan.graph.node_weights().map(|planned| found.remove(&planned.id.to_string())).collect();
         }
         workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.clone()));
+        let expected = Expected::new(plan, &last);
         let started_at = Timestamp::now();
         let id = RunId::at(started_at);
         Ok(Self {
@@ -215,8 +223,9 @@ impl<'a> Run<'a> {
             workspace,
             options,
             observer,
-            schedule: Schedule::new(&plan.graph, &plan.order, &options.wanted),
-            pool: Pool::new(workspace.capacity),
+            schedule: Schedule::new(&plan.graph, &plan.order, &options.wanted, &expected.times),
+            expected,
+            pool: Pool::new(workspace.capacity.clone()),
             stages: (0..node_count).map(|_| Stage::default()).collect(),
             current: current(plan, &options.wanted, &options.forced, known, &workspace.cache)?,
             known,

@@ -31,6 +31,8 @@ pub struct Job<'a> {
     pub inputs: BTreeMap<String, Vec<(String, Digest)>>,
     pub externals: Externals,
     pub threads: usize,
+    /// Names of the GPUs that it has to itself.
+    pub gpus: Vec<String>,
     /// Run although a result is on record, and replace it.
     pub forced: bool,
     /// When it is asked to stop.
@@ -166,7 +168,7 @@ impl LocalExecutor {
             && let Lookup::Hit(record) = self.cache.actions.lookup(&job.key)?
             && self.cache.actions.complete(&record).is_ok()
         {
-            let report = StageReport { elapsed: started.elapsed(), ..StageReport::default() };
+            let report = StageReport { elapsed: record.duration, ..StageReport::default() };
             return Ok(Finished { outputs: record.outputs.clone(), report, warning: None, reused: true });
         }
         if let Some(deadline) = &job.deadline {
@@ -263,6 +265,7 @@ impl LocalExecutor {
             externals: job.externals.files().clone(),
             environment: job.manifest.environment.clone(),
             seed: job.manifest.seed,
+            gpus: job.gpus.clone(),
             scratch: sandbox.scratch(),
             checkpoint_dir: self.cache.layout.checkpoint(&job.key),
             services: Box::new(services),

@@ -100,7 +100,7 @@ pub struct RunRecord {
     /// Threads that its stages shared.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// What networks could run on: `cpu` or `gpu`.
+    /// `gpu` if a stage of the run asks for one and there is one, else `cpu`.
     #[serde(default)]
     pub device: Option<String>,
     /// Name → version of the programs and libraries that did the work, as far as they are known.

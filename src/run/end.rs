@@ -4,12 +4,12 @@ use super::record::blank_record;
 use super::{Resting, Run};
 use crate::event::Event;
 use crate::interrupt;
+use crate::pool::Taken;
 use crate::quantity;
 use crate::schedule::State;
 use crate::worker::{Finished, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{CacheError, FailedTry, Outcome, StageRecord};
-use pipe_stages::artifact::Resources;
 use pipe_stages::context::StageEvent;
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ impl Run<'_> {
     pub(super) fn ended(
         &mut self,
         node: NodeIndex,
-        taken: Resources,
+        taken: Taken,
         result: Result<Finished, JobError>,
     ) -> Result<(), CacheError> {
         self.running -= 1;
@@ -111,6 +111,7 @@ impl Run<'_> {
         match &mut stage.trace {
             Some(trace) if warning.is_none() => {
                 trace.last.outputs.clone_from(&outputs);
+                trace.last.took = Some(report.elapsed);
                 trace.summary = serde_json::json!(report.facts).to_string();
             }
             trace => *trace = None,

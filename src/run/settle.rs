@@ -80,6 +80,7 @@ impl Run<'_> {
                         key: keyed.key,
                         manifest: record.manifest,
                         outputs: record.outputs.clone(),
+                        took: Some(record.duration),
                     },
                     summary: record.summary.to_string(),
                     watched: keyed.externals.watched().to_vec(),
@@ -88,6 +89,7 @@ impl Run<'_> {
                 stage.record = Some(StageRecord {
                     key: Some(keyed.key),
                     manifest: Some(record.manifest),
+                    duration: Some(record.duration),
                     outputs: record.outputs.clone(),
                     summary: record.summary.clone(),
                     sources: key::sources(self.plan, node),

@@ -7,29 +7,21 @@ use crate::event::Event;
 use crate::explain;
 use crate::history::LastResult;
 use crate::key;
+use crate::pool::Taken;
 use crate::state::Trace;
 use crate::worker::Job;
 use petgraph::graph::NodeIndex;
 use pipe_cache::{Digest, Outcome, Timestamp};
-use pipe_stages::artifact::Resources;
+use pipe_stages::context::StageEvent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 impl<'a> Run<'a> {
     /// The most urgent queued stage for which there are resources.
-    pub(super) fn start(&mut self) -> Option<(NodeIndex, Job<'a>, Resources)> {
-        if self.pool.is_full() {
-            return None;
-        }
-        let rivals = self.schedule.queued().saturating_sub(1);
-        let (plan, pool) = (self.plan, &mut self.pool);
-        let mut taken = None;
-        let node = self.schedule.start(|node| {
-            taken = pool.take(plan.graph[node].resources, rivals);
-            taken.is_some()
-        })?;
-        let taken = taken?;
+    pub(super) fn start(&mut self) -> Option<(NodeIndex, Job<'a>, Taken)> {
+        let plan = self.plan;
+        let (node, taken) = self.schedule.start(&mut self.pool, |node| plan.graph[node].resources)?;
         let (keyed, reasons) = self.stages[node.index()].keyed.take()?;
         self.running += 1;
         let deadline = plan.graph[node].limits.timeout.map(|limit| Arc::new(Deadline::new(limit)));
@@ -48,13 +40,19 @@ impl<'a> Run<'a> {
         record.reasons = reasons;
         let stage = &mut self.stages[node.index()];
         stage.trace = record.manifest.map(|manifest| Trace {
-            last: LastResult { key: keyed.key, manifest, outputs: BTreeMap::new() },
+            last: LastResult { key: keyed.key, manifest, outputs: BTreeMap::new(), took: None },
             summary: String::new(),
             watched: keyed.externals.watched().to_vec(),
             sources: keyed.externals.sources(),
         });
         stage.record = Some(record);
-        self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons: sentences });
+        let expected = self.expected.of(node);
+        self.tell(&Event::Running { stage: name, threads: taken.cpu, reasons: sentences, expected });
+        let beyond = self.pool.beyond(plan.graph[node].resources);
+        if !beyond.is_empty() {
+            let text = format!("it asks for {}; it runs with what there is", beyond.join(", and for "));
+            self.tell(&Event::Stage { stage: self.name(node), event: StageEvent::Warning(text) });
+        }
         let job = Job {
             planned: &plan.graph[node],
             inputs: self.job_inputs(node),
@@ -62,6 +60,7 @@ impl<'a> Run<'a> {
             manifest: keyed.manifest,
             externals: keyed.externals,
             threads: taken.cpu,
+            gpus: taken.gpus.clone(),
             forced: self.options.forced.contains(&node),
             deadline,
         };

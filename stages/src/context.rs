@@ -75,6 +75,8 @@ pub struct StageContext {
     pub externals: BTreeMap<String, ExternalFiles>,
     pub environment: BTreeMap<String, Option<String>>,
     pub seed: Option<u64>,
+    /// Names of the GPUs that the stage has to itself, as CUDA knows them. No part of the key.
+    pub gpus: Vec<String>,
     /// Empty at first; removed when the stage ends.
     pub scratch: PathBuf,
     /// Where [`StageContext::checkpoint`] lies.

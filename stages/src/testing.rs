@@ -149,6 +149,7 @@ impl TestSpace {
                 .map(|name| (name.clone(), std::env::var(name).ok()))
                 .collect(),
             seed: ports.seeded.then_some(self.seed),
+            gpus: Vec::new(),
             scratch: new_dir(".scratch"),
             checkpoint_dir: new_dir(".checkpoint"),
             services: Box::new(TestServices {

@@ -67,6 +67,9 @@ pub(super) fn prepare(
     if !params.params.is_empty() {
         process.env("PIPE_PARAMS", PARAMS);
     }
+    if !context.gpus.is_empty() {
+        process.env("CUDA_VISIBLE_DEVICES", context.gpus.join(","));
+    }
     for name in params.environment.passed() {
         if let Some(Some(value)) = context.environment.get(name) {
             process.env(name, value);
