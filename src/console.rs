@@ -91,6 +91,13 @@ impl Console {
                 self.running.remove(stage);
                 self.line("done", Style::Good, stage, &done(report));
             }
+            Event::Retrying { stage, error, elapsed, failed, tries, wait } => {
+                self.running.remove(stage);
+                let (elapsed, wait) = (duration(*elapsed), duration(*wait));
+                let text =
+                    format!("try {failed} of {tries} failed after {elapsed}, the next is in {wait}: {error}");
+                self.line("retry", Style::Bad, stage, &text);
+            }
             Event::Failed { stage, error, elapsed, log } => {
                 self.running.remove(stage);
                 let log = log.as_ref().map(|path| format!("\n    log: {}", path.display()));

@@ -31,6 +31,8 @@ pub enum Event {
         stage: String,
         threads: usize,
         reasons: Vec<String>,
+        /// How long it may take, by what it took before.
+        expected: Option<Duration>,
     },
     /// A running stage tells how far it is, warns or notes.
     Stage {
@@ -40,6 +42,16 @@ pub enum Event {
     Done {
         stage: String,
         report: StageReport,
+    },
+    /// A try failed; after a pause the stage runs again.
+    Retrying {
+        stage: String,
+        error: String,
+        elapsed: Duration,
+        /// Tries that failed so far, and how many there may be.
+        failed: u32,
+        tries: u32,
+        wait: Duration,
     },
     Failed {
         stage: String,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 use thiserror::Error;
 
 /// How far back the last result of a stage is looked for.
@@ -19,6 +20,8 @@ pub struct LastResult {
     pub key: ActionKey,
     pub manifest: Digest,
     pub outputs: BTreeMap<String, Digest>,
+    /// How long it took to make.
+    pub took: Option<Duration>,
 }
 
 /// The last result of each of the named stages of a pipeline, from its runs, newest first.
@@ -49,7 +52,7 @@ fn collect(run: &RunRecord, stages: &BTreeSet<String>, found: &mut BTreeMap<Stri
             && stages.contains(&stage.name)
             && !found.contains_key(&stage.name)
         {
-            let last = LastResult { key, manifest, outputs: stage.outputs.clone() };
+            let last = LastResult { key, manifest, outputs: stage.outputs.clone(), took: stage.duration };
             found.insert(stage.name.clone(), last);
         }
     }

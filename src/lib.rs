@@ -1,9 +1,11 @@
 //! The engine of `pipe`: YAML text to plan, plan to run, run to trace, and the command line.
 
+pub mod capacity;
 pub mod cli;
 pub mod compare;
 pub mod console;
 pub mod current;
+pub mod deadline;
 pub mod decode;
 pub mod event;
 pub mod explain;
@@ -17,7 +19,9 @@ pub mod matrix;
 pub mod params;
 pub mod pipeline;
 pub mod plan;
+pub mod pool;
 pub mod problem;
+pub mod quantity;
 pub mod reference;
 pub mod run;
 pub mod sandbox;

@@ -38,6 +38,8 @@ pub struct StageDecl {
     pub matrix: Option<Node>,
     pub seed: Option<Node>,
     pub resources: Option<Node>,
+    pub retries: Option<Node>,
+    pub timeout: Option<Node>,
 }
 
 /// Values that win over those of the file.
@@ -67,7 +69,8 @@ impl Overrides {
 /// The top level, as messages name it.
 const PIPELINE: &str = "a pipeline file";
 const TOP_KEYS: [&str; 5] = ["name", "description", "params", "seed", "stages"];
-const STAGE_KEYS: [&str; 7] = ["uses", "description", "in", "with", "matrix", "seed", "resources"];
+const STAGE_KEYS: [&str; 9] =
+    ["uses", "description", "in", "with", "matrix", "seed", "resources", "retries", "timeout"];
 
 impl Pipeline {
     /// Reads a pipeline file's text. Fails only where there is nothing to plan; other problems are kept in
@@ -206,6 +209,8 @@ impl Reader {
             matrix: fields.get("matrix").map(|node| (*node).clone()),
             seed: fields.get("seed").map(|node| (*node).clone()),
             resources: fields.get("resources").map(|node| (*node).clone()),
+            retries: fields.get("retries").map(|node| (*node).clone()),
+            timeout: fields.get("timeout").map(|node| (*node).clone()),
         })
     }
 

@@ -20,6 +20,9 @@ use std::sync::OnceLock;
 
 mod configure;
 mod connect;
+mod limits;
+
+pub use limits::Limits;
 
 /// A checked graph of configured stages, free of cycles. Running it cannot fail on wiring.
 pub struct Plan {
@@ -38,6 +41,7 @@ pub struct PlannedStage {
     pub id: StageId,
     pub seed: Option<u64>,
     pub resources: Resources,
+    pub limits: Limits,
     kind: &'static dyn AnyStage,
     /// Parameters as written, `${…}` filled in.
     with: Node,
@@ -52,6 +56,7 @@ pub struct StoredStage {
     id: StageId,
     seed: Option<u64>,
     resources: Resources,
+    limits: Limits,
     kind: String,
     with: Node,
     open_inputs: Vec<String>,
@@ -63,6 +68,7 @@ impl PlannedStage {
             id: self.id.clone(),
             seed: self.seed,
             resources: self.resources,
+            limits: self.limits,
             kind: self.kind().to_owned(),
             with: self.with.clone(),
             open_inputs: self.open_inputs.clone(),
@@ -72,9 +78,9 @@ impl PlannedStage {
     /// The stage that this very program stored; it is configured when somebody asks for it. `None` if there is no such
     /// kind.
     pub fn restore(stored: StoredStage) -> Option<Self> {
-        let StoredStage { id, seed, resources, kind, with, open_inputs } = stored;
+        let StoredStage { id, seed, resources, limits, kind, with, open_inputs } = stored;
         let kind = registry::find(&kind)?;
-        Some(Self { id, seed, resources, kind, with, open_inputs, configured: OnceLock::new() })
+        Some(Self { id, seed, resources, limits, kind, with, open_inputs, configured: OnceLock::new() })
     }
 
     pub fn kind(&self) -> &'static str {

@@ -1,9 +1,12 @@
-//! Which stage may start when: a state machine over the plan, and pools of resources. Runs nothing itself.
+//! Which stage may start when: a state machine over the plan. Runs nothing itself.
 
+use crate::pool::{Pool, Scarce, Taken};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use pipe_stages::artifact::Resources;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// Where a stage stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +18,8 @@ pub enum State {
     /// It must run and waits for resources.
     Queued,
     Running,
+    /// A try failed; it pauses before the next.
+    Resting,
     /// Its result was in the cache.
     Cached,
     Done,
@@ -27,24 +32,35 @@ pub enum State {
 
 impl State {
     pub fn is_final(self) -> bool {
-        !matches!(self, Self::Waiting(_) | Self::Ready | Self::Queued | Self::Running)
+        !matches!(self, Self::Waiting(_) | Self::Ready | Self::Queued | Self::Running | Self::Resting)
     }
 }
+
+/// So many less urgent stages may start before one that does not fit.
+const PATIENCE: u32 = 8;
 
 /// States of all stages of a plan.
 #[derive(Debug)]
 pub struct Schedule {
     states: Vec<State>,
     dependents: Vec<Vec<NodeIndex>>,
-    /// Stages on the longest way to an end of the graph: those on longer ways start first.
-    height: Vec<usize>,
+    /// Expected time from the start of a stage to the end of all that hangs on it: the longest starts first.
+    height: Vec<Duration>,
     ready: VecDeque<NodeIndex>,
-    queue: BTreeSet<(std::cmp::Reverse<usize>, NodeIndex)>,
+    queue: BTreeSet<(Reverse<Duration>, NodeIndex)>,
+    /// How often a less urgent stage started while this one was queued.
+    overtaken: Vec<u32>,
 }
 
 impl Schedule {
-    /// A schedule of the `wanted` stages, which must hold all that they need.
-    pub fn new<N, E>(graph: &DiGraph<N, E>, order: &[NodeIndex], wanted: &BTreeSet<NodeIndex>) -> Self {
+    /// A schedule of the `wanted` stages, which must hold all that they need. `times` says how long each is expected
+    /// to take.
+    pub fn new<N, E>(
+        graph: &DiGraph<N, E>,
+        order: &[NodeIndex],
+        wanted: &BTreeSet<NodeIndex>,
+        times: &[Duration],
+    ) -> Self {
         let mut states = vec![State::Unwanted; graph.node_count()];
         let mut ready = VecDeque::new();
         for &node in order.iter().filter(|node| wanted.contains(node)) {
@@ -55,13 +71,15 @@ impl Schedule {
             }
         }
         let mut dependents = vec![Vec::new(); graph.node_count()];
-        let mut height = vec![0; graph.node_count()];
+        let mut height = times.to_vec();
         for &node in order.iter().rev() {
             let next: BTreeSet<_> = graph.neighbors(node).filter(|next| wanted.contains(next)).collect();
-            height[node.index()] = next.iter().map(|next| height[next.index()] + 1).max().unwrap_or(0);
+            let below = next.iter().map(|next| height[next.index()]).max().unwrap_or_default();
+            height[node.index()] += below;
             dependents[node.index()] = next.into_iter().collect();
         }
-        Self { states, dependents, height, ready, queue: BTreeSet::new() }
+        let overtaken = vec![0; graph.node_count()];
+        Self { states, dependents, height, ready, queue: BTreeSet::new(), overtaken }
     }
 
     pub fn state(&self, node: NodeIndex) -> State {
@@ -77,19 +95,59 @@ impl Schedule {
     pub fn queue(&mut self, node: NodeIndex) {
         debug_assert_eq!(self.state(node), State::Ready);
         self.states[node.index()] = State::Queued;
-        self.queue.insert((std::cmp::Reverse(self.height[node.index()]), node));
+        self.overtaken[node.index()] = 0;
+        self.queue.insert((Reverse(self.height[node.index()]), node));
     }
 
-    /// The most urgent queued stage that `fits`, now running.
-    pub fn start(&mut self, mut fits: impl FnMut(NodeIndex) -> bool) -> Option<NodeIndex> {
-        let chosen = *self.queue.iter().find(|(_, node)| fits(*node))?;
-        self.queue.remove(&chosen);
-        self.states[chosen.1.index()] = State::Running;
-        Some(chosen.1)
+    /// The most urgent queued stage that fits into the pool, now running, with what it was given.
+    ///
+    /// Less urgent stages may overtake one that does not fit, but not for ever: after [`PATIENCE`] of them, nothing that
+    /// takes of what it waits for starts before it.
+    pub fn start(
+        &mut self,
+        pool: &mut Pool,
+        wanted: impl Fn(NodeIndex) -> Resources,
+    ) -> Option<(NodeIndex, Taken)> {
+        if pool.is_full() {
+            return None;
+        }
+        let rivals = self.queue.len().saturating_sub(1);
+        let mut kept = Scarce::default();
+        let mut chosen = None;
+        let mut passed = Vec::new();
+        for &(height, node) in &self.queue {
+            let resources = wanted(node);
+            if !kept.used_by(resources)
+                && let Some(taken) = pool.take(resources, rivals)
+            {
+                chosen = Some((height, node, taken));
+                break;
+            }
+            if kept == Scarce::default() && self.overtaken[node.index()] >= PATIENCE {
+                kept = pool.lacks(resources);
+            }
+            passed.push(node);
+        }
+        let (height, node, taken) = chosen?;
+        for node in passed {
+            self.overtaken[node.index()] += 1;
+        }
+        self.queue.remove(&(height, node));
+        self.states[node.index()] = State::Running;
+        Some((node, taken))
     }
 
-    pub fn queued(&self) -> usize {
-        self.queue.len()
+    /// A running stage pauses.
+    pub fn rest(&mut self, node: NodeIndex) {
+        debug_assert_eq!(self.state(node), State::Running);
+        self.states[node.index()] = State::Resting;
+    }
+
+    /// The pause of a stage is over: its key is computed anew, for its inputs may have changed.
+    pub fn wake(&mut self, node: NodeIndex) {
+        debug_assert_eq!(self.state(node), State::Resting);
+        self.states[node.index()] = State::Ready;
+        self.ready.push_back(node);
     }
 
     /// Ends a stage. Stages that waited for it become ready; after a failure they are skipped and returned.
@@ -129,50 +187,10 @@ impl Schedule {
     }
 }
 
-/// What the machine has, and what running stages took of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Pool {
-    capacity: Resources,
-    free: Resources,
-}
-
-impl Pool {
-    pub fn new(capacity: Resources) -> Self {
-        Self { capacity, free: capacity }
-    }
-
-    /// No stage fits, whatever it needs.
-    pub fn is_full(&self) -> bool {
-        self.free.cpu == 0
-    }
-
-    /// Takes what a stage needs, clipped to what there is at all; with `rivals` other stages waiting, a stage that
-    /// can use more threads gets its share. `None` if it does not fit now.
-    pub fn take(&mut self, wanted: Resources, rivals: usize) -> Option<Resources> {
-        let cpu = wanted.cpu.clamp(1, self.capacity.cpu);
-        let memory_bytes = wanted.memory_bytes.min(self.capacity.memory_bytes);
-        let gpu = wanted.gpu.min(self.capacity.gpu);
-        if cpu > self.free.cpu || memory_bytes > self.free.memory_bytes || gpu > self.free.gpu {
-            return None;
-        }
-        let share = (self.free.cpu / (rivals + 1)).clamp(cpu, wanted.cpu_max.max(cpu));
-        let taken = Resources { cpu: share, cpu_max: share, memory_bytes, gpu };
-        self.free.cpu -= taken.cpu;
-        self.free.memory_bytes -= memory_bytes;
-        self.free.gpu -= gpu;
-        Some(taken)
-    }
-
-    pub fn give_back(&mut self, taken: Resources) {
-        self.free.cpu += taken.cpu;
-        self.free.memory_bytes += taken.memory_bytes;
-        self.free.gpu += taken.gpu;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capacity::Capacity;
 
     /// a → b → d, a → c, with everything wanted.
     fn diamond() -> (DiGraph<(), ()>, Vec<NodeIndex>) {
@@ -182,9 +200,18 @@ mod tests {
         (graph, nodes)
     }
 
-    fn schedule() -> (Schedule, Vec<NodeIndex>) {
+    fn schedule_of(times: [u64; 4]) -> (Schedule, Vec<NodeIndex>) {
         let (graph, nodes) = diamond();
-        (Schedule::new(&graph, &nodes, &nodes.iter().copied().collect()), nodes)
+        let times = times.map(Duration::from_secs);
+        (Schedule::new(&graph, &nodes, &nodes.iter().copied().collect(), &times), nodes)
+    }
+
+    fn schedule() -> (Schedule, Vec<NodeIndex>) {
+        schedule_of([1; 4])
+    }
+
+    fn pool(cpu: usize, memory_bytes: u64) -> Pool {
+        Pool::new(Capacity { cpu, memory_bytes, gpus: Vec::new() })
     }
 
     #[test]
@@ -196,18 +223,70 @@ mod tests {
         assert_eq!((schedule.next_ready(), schedule.next_ready()), (Some(nodes[1]), Some(nodes[2])));
     }
 
-    #[test]
-    fn the_longest_way_starts_first() {
-        let (mut schedule, nodes) = schedule();
+    #[track_caller]
+    fn check_second(times: [u64; 4], expected: usize) {
+        let (mut schedule, nodes) = schedule_of(times);
         schedule.next_ready();
         schedule.end(nodes[0], State::Done);
-        schedule.next_ready();
-        schedule.next_ready();
-        schedule.queue(nodes[2]);
-        schedule.queue(nodes[1]);
-        assert_eq!(schedule.start(|_| true), Some(nodes[1]));
-        assert_eq!(schedule.start(|_| false), None);
-        assert_eq!(schedule.start(|_| true), Some(nodes[2]));
+        for _ in 0..2 {
+            let node = schedule.next_ready().unwrap();
+            schedule.queue(node);
+        }
+        let mut pool = pool(1, 0);
+        let (first, taken) = schedule.start(&mut pool, |_| Resources::SERIAL).unwrap();
+        assert_eq!(first, nodes[expected]);
+        assert_eq!(schedule.start(&mut pool, |_| Resources::SERIAL), None);
+        pool.give_back(taken);
+        assert_eq!(schedule.start(&mut pool, |_| Resources::SERIAL).unwrap().0, nodes[3 - expected]);
+    }
+
+    #[test]
+    fn the_stage_with_the_most_time_below_it_starts_first() {
+        check_second([1, 1, 1, 1], 1);
+        check_second([1, 1, 3, 1], 2);
+        check_second([1, 1, 3, 5], 1);
+    }
+
+    /// Stages without edges: one that needs all the memory, among many that need a part.
+    #[track_caller]
+    fn check_overtaking(small: Resources, expected: usize) {
+        let mut graph = DiGraph::<(), ()>::new();
+        let nodes: Vec<_> = (0..40).map(|_| graph.add_node(())).collect();
+        let mut times = vec![Duration::from_secs(1); 40];
+        // More urgent than all but the first, which holds memory when it comes.
+        (times[0], times[1]) = (Duration::from_secs(9), Duration::from_secs(5));
+        let mut schedule = Schedule::new(&graph, &nodes, &nodes.iter().copied().collect(), &times);
+        while let Some(node) = schedule.next_ready() {
+            schedule.queue(node);
+        }
+        let large = Resources { memory_bytes: 100, ..Resources::SERIAL };
+        let part = Resources { memory_bytes: 10, ..Resources::SERIAL };
+        let wanted = |node| match node {
+            node if node == nodes[0] => part,
+            node if node == nodes[1] => large,
+            _ => small,
+        };
+        let mut pool = pool(2, 100);
+        let mut running = VecDeque::new();
+        let mut started = Vec::new();
+        while started.last() != Some(&nodes[1]) {
+            while let Some((node, taken)) = schedule.start(&mut pool, wanted) {
+                started.push(node);
+                running.push_back((node, taken));
+            }
+            let (node, taken) = running.pop_front().unwrap();
+            schedule.end(node, State::Done);
+            pool.give_back(taken);
+        }
+        assert_eq!(started.len(), expected, "{started:?}");
+    }
+
+    #[test]
+    fn a_large_stage_does_not_wait_for_ever_behind_small_ones() {
+        // The first, then as many as may overtake, then the large one.
+        check_overtaking(Resources { memory_bytes: 10, ..Resources::SERIAL }, 1 + PATIENCE as usize + 1);
+        // What needs no memory takes none from it, and need not wait.
+        check_overtaking(Resources::SERIAL, 3);
     }
 
     #[test]
@@ -218,18 +297,5 @@ mod tests {
         schedule.next_ready();
         assert_eq!(schedule.end(nodes[1], State::Failed), [nodes[3]]);
         assert_eq!((schedule.state(nodes[2]), schedule.state(nodes[3])), (State::Ready, State::Skipped));
-    }
-
-    #[test]
-    fn requests_above_the_machine_are_clipped_and_threads_are_shared() {
-        let mut pool = Pool::new(Resources { cpu: 4, cpu_max: 4, memory_bytes: 100, gpu: 0 });
-        let large = Resources { cpu: 99, cpu_max: 99, memory_bytes: 1_000, gpu: 1 };
-        let taken = pool.take(large, 0).unwrap();
-        assert_eq!((taken.cpu, taken.memory_bytes, taken.gpu), (4, 100, 0));
-        assert!(pool.take(Resources::SERIAL, 0).is_none());
-        pool.give_back(taken);
-        assert_eq!(pool.take(Resources::PARALLEL, 1).unwrap().cpu, 2);
-        assert_eq!(pool.take(Resources::SERIAL, 0).unwrap().cpu, 1);
-        assert_eq!(pool.take(Resources::PARALLEL, 0).unwrap().cpu, 1);
     }
 }

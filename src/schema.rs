@@ -27,6 +27,8 @@ pub fn pipeline_schema() -> Value {
     let uses: Vec<_> =
         STAGES.iter().map(|stage| json!({ "const": stage.kind(), "description": stage.summary() })).collect();
     let reference = json!({ "type": "string", "description": "stage, stage.output or stage[axis=value]" });
+    let time = json!({ "type": "string", "pattern": "^[0-9]+[smhd]$|\\$\\{",
+        "description": "a whole number and a unit: 90s, 15m, 2h, 1d" });
     definitions.insert(
         "stage".into(),
         json!({
@@ -48,7 +50,14 @@ pub fn pipeline_schema() -> Value {
                 "resources": { "type": "object", "additionalProperties": false, "properties": {
                     "cpu": { "type": ["integer", "string"] },
                     "memory": { "type": ["integer", "string"] },
-                    "gpu": { "type": ["integer", "string"] } } }
+                    "gpu": { "type": ["integer", "string"] } } },
+                "retries": {
+                    "description": "further tries after one that failed; the wait doubles each time",
+                    "oneOf": [{ "type": ["integer", "string"] },
+                    { "type": "object", "required": ["times"], "additionalProperties": false, "properties": {
+                        "times": { "type": ["integer", "string"] },
+                        "wait": time } }] },
+                "timeout": time
             },
             "allOf": kinds
         }),

@@ -32,9 +32,13 @@ impl StageLogs {
     /// warning that is returned says so.
     pub fn observe(&mut self, event: &Event) -> Option<String> {
         let (stage, result) = match event {
-            Event::Running { stage, threads, reasons } => (stage, self.begin(stage, *threads, reasons)),
+            Event::Running { stage, threads, reasons, .. } => (stage, self.begin(stage, *threads, reasons)),
             Event::Stage { stage, event } => (stage, self.with(stage, |log| log.event(event))),
             Event::Done { stage, .. } | Event::Cached { stage } => (stage, self.end(stage, "end", "done")),
+            Event::Retrying { stage, error, failed, tries, .. } => {
+                let text = format!("try {failed} of {tries}: {error}");
+                (stage, self.with(stage, |log| log.line("failed", &text)))
+            }
             Event::Failed { stage, error, .. } => (stage, self.end(stage, "failed", error)),
             Event::Interrupted { stage, .. } => (stage, self.end(stage, "end", "stopped")),
             _ => return None,

@@ -1,9 +1,11 @@
 //! Runs one stage: sandbox, context, outputs into the store, record last. Knows no other stage.
 
+use crate::deadline::Deadline;
 use crate::event::StageReport;
 use crate::external::{Externals, Sources};
 use crate::interrupt;
 use crate::plan::PlannedStage;
+use crate::quantity;
 use crate::sandbox::{Sandbox, WorkDir};
 use pipe_cache::{
     ActionKey, ActionRecord, Cache, CacheError, Claim, Digest, FileStat, Lookup, Manifest, MemoKey,
@@ -29,8 +31,12 @@ pub struct Job<'a> {
     pub inputs: BTreeMap<String, Vec<(String, Digest)>>,
     pub externals: Externals,
     pub threads: usize,
+    /// Names of the GPUs that it has to itself.
+    pub gpus: Vec<String>,
     /// Run although a result is on record, and replace it.
     pub forced: bool,
+    /// When it is asked to stop.
+    pub deadline: Option<Arc<Deadline>>,
 }
 
 /// What a finished job gives.
@@ -49,6 +55,8 @@ pub struct Finished {
 pub enum JobError {
     #[error("{}", .0.chain())]
     Stage(StageError),
+    #[error("{}", past_deadline(*limit, error))]
+    TimedOut { limit: Duration, error: StageError },
     #[error(transparent)]
     Cache(#[from] CacheError),
 }
@@ -58,10 +66,19 @@ impl JobError {
         matches!(self, Self::Stage(StageError::Interrupted))
     }
 
+    /// Whether another try may end otherwise: not where the user stopped it, nor where an input was lost.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Stage(_) | Self::TimedOut { .. } => !self.is_interrupt(),
+            Self::Cache(error) => !error.is_miss(),
+        }
+    }
+
     /// The error and its causes on one line.
     pub fn chain(&self) -> String {
         match self {
             Self::Stage(error) => error.chain(),
+            Self::TimedOut { limit, error } => past_deadline(*limit, error),
             Self::Cache(error) => {
                 let mut text = error.to_string();
                 let mut cause = std::error::Error::source(error);
@@ -72,6 +89,14 @@ impl JobError {
                 text
             }
         }
+    }
+}
+
+fn past_deadline(limit: Duration, error: &StageError) -> String {
+    let limit = quantity::time_text(limit);
+    match error {
+        StageError::Interrupted => format!("stopped at its timeout of {limit}"),
+        error => format!("past its timeout of {limit}: {}", error.chain()),
     }
 }
 
@@ -143,8 +168,11 @@ impl LocalExecutor {
             && let Lookup::Hit(record) = self.cache.actions.lookup(&job.key)?
             && self.cache.actions.complete(&record).is_ok()
         {
-            let report = StageReport { elapsed: started.elapsed(), ..StageReport::default() };
+            let report = StageReport { elapsed: record.duration, ..StageReport::default() };
             return Ok(Finished { outputs: record.outputs.clone(), report, warning: None, reused: true });
+        }
+        if let Some(deadline) = &job.deadline {
+            deadline.start();
         }
         let sandbox = self.work()?.sandbox()?;
         let counts = Arc::new(Counts::default());
@@ -228,6 +256,7 @@ impl LocalExecutor {
             items: sandbox.items(),
             emit,
             counts,
+            deadline: job.deadline.clone(),
         };
         Ok(StageContext {
             kind: job.planned.kind(),
@@ -238,6 +267,7 @@ impl LocalExecutor {
             environment: job.manifest.environment.clone(),
             seed: job.manifest.seed,
             work: sandbox.work(),
+            gpus: job.gpus.clone(),
             scratch: sandbox.scratch(),
             checkpoint_dir: self.cache.layout.checkpoint(&job.key),
             services: Box::new(services),
@@ -287,8 +317,18 @@ impl LocalExecutor {
 fn run_stage(job: &Job<'_>, context: &StageContext) -> Result<(), JobError> {
     let run = std::panic::AssertUnwindSafe(|| job.planned.stage().run(context));
     match std::panic::catch_unwind(run) {
-        Ok(result) => result.map_err(JobError::Stage),
+        Ok(result) => result.map_err(|error| stopped(job, error)),
         Err(panic) => Err(JobError::Stage(StageError::Internal(format!("panic: {}", panic_text(&*panic))))),
+    }
+}
+
+/// An error after the deadline is told as such, unless it is the user who stopped the stage.
+fn stopped(job: &Job<'_>, error: StageError) -> JobError {
+    match &job.deadline {
+        Some(deadline) if deadline.passed() && !interrupt::asked() => {
+            JobError::TimedOut { limit: deadline.limit, error }
+        }
+        _ => JobError::Stage(error),
     }
 }
 
@@ -311,6 +351,7 @@ struct LocalServices {
     items: PathBuf,
     emit: Emit,
     counts: Arc<Counts>,
+    deadline: Option<Arc<Deadline>>,
 }
 
 thread_local! {
@@ -379,7 +420,11 @@ impl Services for LocalServices {
     }
 
     fn interrupted(&self) -> bool {
-        interrupt::asked()
+        interrupt::asked() || self.deadline.as_ref().is_some_and(|deadline| deadline.passed())
+    }
+
+    fn insisted(&self) -> bool {
+        interrupt::insisted()
     }
 }
 

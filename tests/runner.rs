@@ -11,6 +11,7 @@ mod faults;
 mod golden;
 mod hermetic;
 mod history;
+mod limits;
 mod lock;
 mod overrides;
 mod python;

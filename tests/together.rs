@@ -41,7 +41,36 @@ fn stages_never_take_more_cpus_than_there_are() {
 
 #[test]
 fn a_memory_request_above_the_machine_is_no_deadlock() {
-    jealous("{ cpu: 1, memory: 900T, gpu: 9 }").run(&["-j", "1"]).code(0).says("3 ran");
+    let report =
+        jealous("{ cpu: 1, memory: 900T, gpu: 9 }").run(&["-j", "1", "--gpus", "2", "--memory", "8G"]);
+    report
+        .code(0)
+        .says("3 ran")
+        .says("it asks for 921600.0 GiB of memory, there are 8.0, and for 9 GPUs, there are 2");
+}
+
+#[test]
+fn stages_never_take_more_memory_or_gpus_than_there_are() {
+    let few = ["-j", "3", "--memory", "3G", "--gpus", "1"];
+    jealous("{ memory: 2G }").run(&few).code(0).says("3 ran").does_not_say("it asks for");
+    jealous("{ gpu: 1 }").run(&few).code(0).says("3 ran");
+}
+
+#[test]
+fn stages_that_ask_for_gpus_get_different_ones_and_others_none() {
+    let look = |name: &str, other: &str| {
+        let script = format!("touch $DIR/{name}; wait_for {other}; echo gpu $CUDA_VISIBLE_DEVICES > out/o/f");
+        format!("  {name}:\n    resources: {{ gpu: 1 }}\n{}", waiting(&script))
+    };
+    let none = look("none", "left").replace("    resources: { gpu: 1 }\n", "");
+    let space = TestSpace::new(&format!("stages:\n{}{}{none}", look("left", "right"), look("right", "left")));
+    space.run(&["-j", "3", "--gpus", "2"]).code(0);
+    let seen = |name: &str| space.read(&format!("results/pipeline/{name}/o/f"));
+    let mut both = [seen("left"), seen("right")];
+    both.sort();
+    assert_eq!((both, seen("none")), (["gpu 0\n".to_owned(), "gpu 1\n".to_owned()], "gpu\n".to_owned()));
+    // Another GPU is no other result.
+    space.run(&["--gpus", "1"]).code(0).says("nothing to do");
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub use stat_cache::{HashedFile, StatCache, StatMode};
 pub use store::{Store, Stored};
 pub use tags::check_tag;
 pub use time::Timestamp;
-pub use trace::{Outcome, RunHistory, RunId, RunRecord, StageRecord};
+pub use trace::{FailedTry, Outcome, RunHistory, RunId, RunRecord, StageRecord};
 pub use tree::{Tree, TreeEntry};
 pub use verify::{Damage, Part, Verification};
 pub use walk::TreeFile;

@@ -100,7 +100,7 @@ pub struct RunRecord {
     /// Threads that its stages shared.
     #[serde(default)]
     pub threads: Option<usize>,
-    /// What networks could run on: `cpu` or `gpu`.
+    /// `gpu` if a stage of the run asks for one and there is one, else `cpu`.
     #[serde(default)]
     pub device: Option<String>,
     /// Name → version of the programs and libraries that did the work, as far as they are known.
@@ -155,6 +155,9 @@ pub struct StageRecord {
     pub memo_hits: u64,
     /// Items computed.
     pub memo_misses: u64,
+    /// Tries before the last one.
+    #[serde(default)]
+    pub failed_tries: Vec<FailedTry>,
     /// Small facts that the stage told.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub summary: Value,
@@ -168,6 +171,17 @@ pub struct StageRecord {
     /// cannot be told from that of others, and for a program that held less than pipe itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+}
+
+/// One try of a stage that failed and was tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedTry {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// Why it failed.
+    pub error: String,
 }
 
 /// How a stage ended.

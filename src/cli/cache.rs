@@ -1,6 +1,6 @@
 //! `pipe cache`: collects garbage, verifies and measures the cache. `pipe gc` is `pipe cache gc`.
 
-use super::run::STATE;
+use super::workspace::STATE;
 use super::{CliError, OK, STAGE_FAILED};
 use crate::console;
 use crate::lockfile::{self, LockFile};

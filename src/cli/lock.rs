@@ -1,7 +1,8 @@
 //! `pipe lock`: the lock file made anew, or checked. `pipe checkout`: results placed as it says.
 
-use super::run::{RESULTS, execute, open_workspace, wanted};
+use super::run::{execute, wanted};
 use super::status::open_to_read;
+use super::workspace::{RESULTS, ShareArgs, open_workspace};
 use super::{CliError, OK, PipelineArgs, STAGE_FAILED, load, targets};
 use crate::console;
 use crate::lockfile::{self, LockError, LockFile};
@@ -51,7 +52,7 @@ fn plan(file: &Path) -> Result<Plan, CliError> {
 }
 
 fn write(plan: &Plan) -> Result<u8, CliError> {
-    let workspace = open_workspace(None)?;
+    let workspace = open_workspace(&ShareArgs::default())?;
     let options = Options { wanted: wanted(plan, &[])?, dry: true, ..Options::default() };
     let summary = execute(plan, &workspace, &options, &Known::default(), &mut |_| {})?;
     let missing: Vec<String> = plan
@@ -108,7 +109,7 @@ fn lock_error(plan: &Plan) -> impl Fn(LockError) -> CliError {
 pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
     let plan = plan(&args.file)?;
     let lock = read(&plan)?;
-    let workspace = open_workspace(None)?;
+    let workspace = open_workspace(&ShareArgs::default())?;
     let chosen = if args.stages.is_empty() { plan.order.clone() } else { targets(&plan, &args.stages)? };
     let (mut outputs, mut missing) = (BTreeMap::new(), Vec::new());
     for node in chosen {

@@ -209,6 +209,12 @@ fn stage_line(stage: &StageRecord, width: usize, cache: &Cache) -> String {
         (None, true) => String::new(),
         (None, false) => format!("because {reasons}"),
     };
+    let tries = match stage.failed_tries.len() {
+        0 => "",
+        1 => "after a try that failed; ",
+        count => &format!("after {count} tries that failed; "),
+    };
+    let why = format!("{tries}{why}");
     let memory = stage.peak_memory_bytes.map(console::bytes).unwrap_or_default();
     format!("{word:<7}  {:<width$}  {time:>9}  {memory:>8}  {why}", stage.name)
 }

@@ -14,6 +14,7 @@ mod stages;
 mod status;
 mod tag;
 mod why;
+mod workspace;
 
 use crate::console;
 use crate::history::{FindError, RUN_NAMES, find_run};

@@ -1,9 +1,9 @@
 //! `pipe run`: brings a pipeline, or some of its stages, up to date.
 
+use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace};
 use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
 use crate::console::{self, Console};
 use crate::event::{Event, Totals};
-use crate::external::Sources;
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
@@ -11,10 +11,8 @@ use crate::state::{self, Call, Found, Known, Saved};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
-use pipe_cache::{Cache, CacheError, Digest, Expected, Layout, StatCache, StatMode, Watched};
-use pipe_stages::artifact::Resources;
+use pipe_cache::{CacheError, Digest, Expected, Layout, StatCache, Watched};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Run a pipeline: only what changed, and what hangs on it
@@ -34,9 +32,8 @@ pub(crate) struct RunArgs {
     /// Say what would run and why, and run nothing
     #[arg(short = 'n', long)]
     dry_run: bool,
-    /// Threads that stages share (default: one per core)
-    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    jobs: Option<u16>,
+    #[command(flatten)]
+    shares: ShareArgs,
     /// Why this run: kept in its record
     #[arg(short = 'm', long)]
     message: Option<String>,
@@ -59,7 +56,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
             (plan, Known::default(), Some(definition))
         }
     };
-    let workspace = open_workspace(args.jobs)?;
+    let workspace = open_workspace(&args.shares)?;
     let options = Options {
         wanted: wanted(&plan, &args.targets)?,
         forced: targets(&plan, &args.force)?.into_iter().collect(),
@@ -152,31 +149,6 @@ fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> Watched<'stati
         _ => Expected::Unsettled,
     };
     Watched { path: path.to_string_lossy().into_owned().into(), expected }
-}
-
-/// The folder of the engine's own files, in the working directory.
-pub(crate) const STATE: &str = ".pipe";
-/// The folder in which users find what their stages made.
-pub(crate) const RESULTS: &str = "results";
-
-pub(crate) fn open_workspace(jobs: Option<u16>) -> Result<Workspace, CliError> {
-    open_workspace_at(Path::new(STATE), jobs)
-}
-
-pub(crate) fn open_workspace_at(folder: &Path, jobs: Option<u16>) -> Result<Workspace, CliError> {
-    let cache = Cache::open(folder).map_err(|error| CliError::failed(&error))?;
-    let (stats, warning) = cache.stat_cache(StatMode::Strict);
-    if let Some(warning) = warning {
-        console::hint(format!("warning: {warning}"));
-    }
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cpu = jobs.map_or(cores, usize::from);
-    Ok(Workspace {
-        cache,
-        stats: Arc::new(stats),
-        sources: Arc::new(Sources::default()),
-        capacity: Resources { cpu, cpu_max: cpu, memory_bytes: u64::MAX, gpu: 0 },
-    })
 }
 
 /// Brings the lock file up to date after a run that brought all that was asked for up to date.

@@ -1,6 +1,7 @@
 //! `pipe status`: what a run would do, without doing it.
 
-use super::run::{STATE, execute, open_workspace, open_workspace_at, wanted};
+use super::run::{execute, wanted};
+use super::workspace::{STATE, ShareArgs, open_workspace, open_workspace_at};
 use super::{CliError, OK, PipelineArgs, load};
 use crate::console;
 use crate::event::Event;
@@ -73,10 +74,10 @@ impl std::ops::Deref for Reading {
 
 pub(crate) fn open_to_read() -> Result<Reading, CliError> {
     if Path::new(STATE).exists() {
-        return Ok(Reading { workspace: open_workspace(None)?, _elsewhere: None });
+        return Ok(Reading { workspace: open_workspace(&ShareArgs::default())?, _elsewhere: None });
     }
     let elsewhere = tempfile::tempdir().map_err(|error| CliError::failed(&error))?;
-    let workspace = open_workspace_at(elsewhere.path(), None)?;
+    let workspace = open_workspace_at(elsewhere.path(), &ShareArgs::default())?;
     Ok(Reading { workspace, _elsewhere: Some(elsewhere) })
 }
 

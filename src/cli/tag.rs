@@ -1,6 +1,6 @@
 //! `pipe tag`: names for runs.
 
-use super::run::open_workspace;
+use super::workspace::{ShareArgs, open_workspace};
 use super::{CliError, OK};
 use crate::console;
 use crate::history::find_run;
@@ -22,7 +22,7 @@ pub(crate) struct TagArgs {
 }
 
 pub(crate) fn run(args: &TagArgs) -> Result<u8, CliError> {
-    let workspace = open_workspace(None)?;
+    let workspace = open_workspace(&ShareArgs::default())?;
     let runs = &workspace.cache.runs;
     match (&args.delete, &args.run, &args.name) {
         (Some(name), ..) => {

@@ -8,7 +8,7 @@ use crate::pipeline::{Pipeline, StageDecl};
 use crate::problem::{At, Problem, suggest};
 use crate::yaml::{Node, NodeId, Value};
 use petgraph::graph::NodeIndex;
-use pipe_stages::artifact::{Ports, Resources};
+use pipe_stages::artifact::Ports;
 use pipe_stages::registry;
 use pipe_stages::stage::{AnyStage, ConfiguredStage};
 use std::cell::Cell;
@@ -96,6 +96,7 @@ impl Planner {
         }
         let declared = decl.resources.as_ref().map(|node| scope.fill(node, &mut self.problems));
         let declared = declared.map(|node| self.resources(&id, &node)).unwrap_or_default();
+        let limits = self.limits(&id, decl, scope);
         let stage = self.typed_params(&id, entry, with.clone(), decl, scope, unfilled)?;
         let mut ports = stage.ports();
         let mut open_inputs = Vec::new();
@@ -107,7 +108,7 @@ impl Planner {
         let seed = self.seed(&id, decl, scope, default_seed, &ports);
         let resources = ports.resources;
         let configured = OnceLock::from((stage, ports));
-        Some(PlannedStage { id, seed, resources, kind: entry, with, open_inputs, configured })
+        Some(PlannedStage { id, seed, resources, limits, kind: entry, with, open_inputs, configured })
     }
 
     /// Decodes parameters. After each problem the parameter it lies in is left out and the rest is tried again, so
@@ -217,55 +218,6 @@ impl Planner {
             self.problems.push(Problem::new(seed.id, message).help("write e.g. `seed: 7`"));
         }
     }
-
-    fn resources(&mut self, id: &StageId, node: &Node) -> DeclaredResources {
-        let mut declared = DeclaredResources::default();
-        let Value::Map(pairs) = &node.value else {
-            let message = format!("`resources` of `{id}` must be a mapping, not {}", node.describe());
-            self.problems
-                .push(Problem::new(node.id, message).help("write `resources: { cpu: 2, memory: 4G }`"));
-            return declared;
-        };
-        for (key, value) in pairs {
-            let text = value.text().unwrap_or_default();
-            let fits = match key.text.as_str() {
-                "cpu" => text.parse().ok().filter(|cpu| *cpu > 0).map(|cpu| declared.cpu = Some(cpu)),
-                "gpu" => text.parse().ok().map(|gpu| declared.gpu = Some(gpu)),
-                "memory" => bytes(text).map(|bytes| declared.memory_bytes = Some(bytes)),
-                _ => {
-                    let message = format!("`resources` of `{id}` has an unknown key `{}`", key.text);
-                    let help = suggest(&key.text, ["cpu", "memory", "gpu"], "keys");
-                    self.problems.push(Problem::new(key.id, message).help(help));
-                    continue;
-                }
-            };
-            if fits.is_none() {
-                let message = format!("`{}` of `{id}` cannot be {}", key.text, value.describe());
-                let help = "cpu and gpu are whole numbers, memory is a size such as `512M` or `4G`";
-                self.problems.push(Problem::new(value.id, message).help(help));
-            }
-        }
-        declared
-    }
-}
-
-/// `resources:` as written: what is there wins over what the kind declares.
-#[derive(Default)]
-struct DeclaredResources {
-    cpu: Option<usize>,
-    gpu: Option<usize>,
-    memory_bytes: Option<u64>,
-}
-
-impl DeclaredResources {
-    fn apply(&self, resources: &mut Resources) {
-        if let Some(cpu) = self.cpu {
-            resources.cpu = cpu;
-            resources.cpu_max = cpu;
-        }
-        resources.gpu = self.gpu.unwrap_or(resources.gpu);
-        resources.memory_bytes = self.memory_bytes.unwrap_or(resources.memory_bytes);
-    }
 }
 
 /// Required parameters that the stage does not give at all, in quotes.
@@ -326,18 +278,4 @@ fn remove_holding(with: &mut Node, at: NodeId) -> bool {
         pairs.remove(found);
     }
     pairs.len() < before
-}
-
-/// A size such as `512M`, `4G` or `4GiB`, in powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text[digits.len()..].trim_end_matches("iB").trim_end_matches('B') {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << unit)
 }

@@ -49,7 +49,7 @@ impl Run<'_> {
             host: Some(history::host()),
             cores: std::thread::available_parallelism().ok().map(std::num::NonZero::get),
             threads: Some(self.workspace.capacity.cpu),
-            device: Some(if self.workspace.capacity.gpu > 0 { "gpu" } else { "cpu" }.to_owned()),
+            device: Some(self.device().to_owned()),
             versions: history::versions(),
             peak_memory_bytes: pipe_stages::machine::peak_memory_bytes(),
             overrides: self.plan.overrides.clone(),
@@ -57,6 +57,12 @@ impl Run<'_> {
             tags: Vec::new(),
             stages: self.plan.order.iter().filter_map(|node| self.stage_record(*node)).collect(),
         }
+    }
+
+    fn device(&self) -> &'static str {
+        let asks = |node: &NodeIndex| self.plan.graph[*node].resources.gpu > 0;
+        let has_gpu = !self.workspace.capacity.gpus.is_empty();
+        if has_gpu && self.options.wanted.iter().any(asks) { "gpu" } else { "cpu" }
     }
 
     /// A run that found everything as the last one left it is not worth a record.
@@ -71,12 +77,15 @@ impl Run<'_> {
 
     pub(super) fn stage_record(&self, node: NodeIndex) -> Option<StageRecord> {
         if !self.current[node.index()] || !self.options.wanted.contains(&node) {
-            return self.stages[node.index()].record.clone();
+            let stage = &self.stages[node.index()];
+            let failed_tries = stage.failed_tries.clone();
+            return stage.record.clone().map(|record| StageRecord { failed_tries, ..record });
         }
         let Trace { last, summary, .. } = self.known.traces[node.index()].as_ref()?;
         Some(StageRecord {
             key: Some(last.key),
             manifest: Some(last.manifest),
+            duration: last.took,
             outputs: last.outputs.clone(),
             summary: serde_json::from_str(summary).unwrap_or_default(),
             ..blank_record(&self.name(node), self.plan.graph[node].kind(), Outcome::Cached)
@@ -98,6 +107,7 @@ pub(super) fn blank_record(name: &str, kind: &str, outcome: Outcome) -> StageRec
         error: None,
         memo_hits: 0,
         memo_misses: 0,
+        failed_tries: Vec::new(),
         summary: serde_json::Value::Null,
         sources: BTreeMap::new(),
         threads: None,

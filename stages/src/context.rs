@@ -20,8 +20,13 @@ pub trait Services: Send + Sync {
         make: &mut dyn FnMut(&Path) -> Result<serde_json::Value, StageError>,
     ) -> Result<serde_json::Value, StageError>;
     fn emit(&self, event: StageEvent);
-    /// True once the user asked to stop; the stage then returns [`StageError::Interrupted`] soon.
+    /// True once the user asked to stop, or the time of the stage is up; it then returns [`StageError::Interrupted`]
+    /// soon.
     fn interrupted(&self) -> bool;
+    /// True once the user asked again: what does not stop is ended.
+    fn insisted(&self) -> bool {
+        false
+    }
 }
 
 /// What a running stage tells the engine.
@@ -73,6 +78,8 @@ pub struct StageContext {
     /// The folder that a program works in: its outputs lie below `out/`. It holds no files at first; folders may be
     /// left of another stage.
     pub work: PathBuf,
+    /// Names of the GPUs that the stage has to itself, as CUDA knows them. No part of the key.
+    pub gpus: Vec<String>,
     /// Empty at first; removed when the stage ends.
     pub scratch: PathBuf,
     /// Where [`StageContext::checkpoint`] lies.
@@ -180,6 +187,10 @@ impl StageContext {
 
     pub fn interrupted(&self) -> bool {
         self.services.interrupted()
+    }
+
+    pub fn insisted(&self) -> bool {
+        self.services.insisted()
     }
 
     /// Keeps a small fact with the result, shown by `pipe list` and the report.

@@ -154,6 +154,7 @@ impl TestSpace {
                 .collect(),
             seed: ports.seeded.then_some(self.seed),
             work: new_dir(".work"),
+            gpus: Vec::new(),
             scratch: new_dir(".scratch"),
             checkpoint_dir: new_dir(".checkpoint"),
             services: Box::new(TestServices {

@@ -67,6 +67,7 @@ pub(crate) fn stage(kind: &str, key: ActionKey, outcome: Outcome) -> StageRecord
         error: None,
         memo_hits: 0,
         memo_misses: 0,
+        failed_tries: Vec::new(),
         summary: Value::Null,
         sources: BTreeMap::new(),
         threads: None,

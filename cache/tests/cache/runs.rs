@@ -39,6 +39,7 @@ fn run(started_at: u64) -> RunRecord {
             error: None,
             memo_hits: 3,
             memo_misses: 1,
+            failed_tries: Vec::new(),
             summary: json!({ "loss": 0.25 }),
             sources: BTreeMap::from([("volumes".to_owned(), "crop".to_owned())]),
             threads: Some(2),

@@ -14,11 +14,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wait4::Wait4;
 
 /// How soon an interrupt is seen.
 const TICK: Duration = Duration::from_millis(50);
+/// So long a program may take to put its things in order once it is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
 /// Where the end of a process cannot be waited for together with its output, it is asked for this often.
 const TICK_WITHOUT_PIDFD: Duration = Duration::from_millis(2);
 /// More than a pipe holds: what is read after the end of the program.
@@ -64,6 +66,9 @@ pub(super) fn prepare(
         .env("PYTHONDONTWRITEBYTECODE", "1");
     if !params.params.is_empty() {
         process.env("PIPE_PARAMS", PARAMS);
+    }
+    if !context.gpus.is_empty() {
+        process.env("CUDA_VISIBLE_DEVICES", context.gpus.join(","));
     }
     for name in params.environment.passed() {
         if let Some(Some(value)) = context.environment.get(name) {
@@ -155,9 +160,21 @@ impl<'a> Running<'a> {
                 return Ok(());
             }
             if context.interrupted() {
+                self.ask_to_end(context, tick)?;
                 return Err(StageError::Interrupted);
             }
         }
+    }
+
+    /// Tells the program and all that it started to end, and reads on until it did or its time is up.
+    fn ask_to_end(&mut self, context: &StageContext, tick: Duration) -> Result<(), StageError> {
+        // An error means that nothing of the group is left.
+        let _ = kill_process_group(Pid::from_child(&self.child), Signal::TERM);
+        let since = Instant::now();
+        while !self.read_for(tick)? && since.elapsed() < GRACE && !context.insisted() {
+            self.lines.tell_old();
+        }
+        Ok(())
     }
 
     /// Waits at most this long for something to read, or the end, and reads once from each stream that has something.
