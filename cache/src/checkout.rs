@@ -121,8 +121,8 @@ impl Store {
     /// Moves a damaged materialisation away and removes it. Readers of its open files are not disturbed.
     pub(crate) fn move_aside(&self, folder: &Path) -> Result<(), CacheError> {
         let aside = self.temporary_folder("stale-")?;
-        set_mode(folder, 0o755).doing(ACTION)?;
-        match fs_err::rename(folder, aside.path().join("tree")) {
+        // Another process may do the same.
+        match set_mode(folder, 0o755).and_then(|()| fs_err::rename(folder, aside.path().join("tree"))) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).doing(ACTION),
             _ => {}
         }

@@ -43,8 +43,11 @@ pub struct Store {
     /// For folders of the user, which may be on another file system.
     pub(crate) outside: Arc<Placer>,
     /// Small trees that were read or put: what a name stands for never changes.
-    trees: Arc<Mutex<HashMap<Digest, Arc<Tree>>>>,
+    trees: Arc<Mutex<HashMap<Digest, Remembered>>>,
 }
+
+/// A tree, and the bytes of its object.
+type Remembered = (Arc<Tree>, u64);
 
 /// Trees with more entries are read each time.
 const REMEMBERED_ENTRIES: usize = 64;
@@ -274,36 +277,40 @@ impl Store {
 
     /// Stores a tree. The objects that it names should be there first.
     pub fn put_tree(&self, tree: &Tree) -> Result<Digest, CacheError> {
-        let digest = self.put_bytes(&tree.encode())?;
-        self.remember(&digest, &Arc::new(tree.clone()));
+        let bytes = tree.encode();
+        let digest = self.put_bytes(&bytes)?;
+        self.remember(&digest, &Arc::new(tree.clone()), bytes.len());
         Ok(digest)
     }
 
     /// Reads one folder of a tree and checks it.
     pub fn get_tree(&self, digest: &Digest) -> Result<Arc<Tree>, CacheError> {
         let known = self.trees.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
-        // That it is remembered does not make it stay.
-        if let Some(tree) = known.filter(|_| self.contains(digest)) {
+        // That it is remembered does not make it stay as it is: others will read the object.
+        if let Some((tree, size)) = known
+            && self.check(digest, size).is_ok()
+        {
             return Ok(tree);
         }
         let bytes = self.get_bytes(digest).map_err(|error| as_role(error, || "tree".to_owned()))?;
+        let size = bytes.len();
         // The bytes are what the name says, so there is nothing to repair: this never was a tree.
         let tree = Tree::decode(&bytes).map_err(|reason| CacheError::CorruptObject {
             digest: *digest,
             reason: format!("as a tree: {reason}"),
         })?;
         let tree = Arc::new(tree);
-        self.remember(digest, &tree);
+        self.remember(digest, &tree, size);
         Ok(tree)
     }
 
-    fn remember(&self, digest: &Digest, tree: &Arc<Tree>) {
+    fn remember(&self, digest: &Digest, tree: &Arc<Tree>, size: usize) {
         if tree.entries().len() <= REMEMBERED_ENTRIES {
             let mut trees = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
             if trees.len() >= REMEMBERED_TREES {
                 trees.clear();
             }
-            trees.insert(*digest, tree.clone());
+            trees.insert(*digest, (tree.clone(), size as u64));
         }
     }
 
