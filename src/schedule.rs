@@ -101,7 +101,7 @@ impl Schedule {
 
     /// The most urgent queued stage that fits into the pool, now running, with what it was given.
     ///
-    /// Less urgent stages may overtake one that does not fit, but not for ever: after [`PATIENCE`] of them, nothing that
+    /// Less urgent stages may overtake one that does not fit, but not for ever: after `PATIENCE` of them, nothing that
     /// takes of what it waits for starts before it.
     pub fn start(
         &mut self,
