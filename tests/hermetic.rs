@@ -362,3 +362,16 @@ fn progress_bars_and_long_lines_stay_readable() {
     let longest = report.stderr.lines().map(str::len).max().unwrap();
     assert!((16_000..70_000).contains(&longest), "{longest}");
 }
+
+#[test]
+fn an_input_that_another_stage_makes_safe_meanwhile_has_not_changed() {
+    let space = TestSpace::new(
+        "stages:
+  warm: { uses: command, with: { run: touch out/o/f, outputs: [o] } }
+  long: { uses: command, in: { w: warm }, with: { run: sleep 2; echo x > out/o/f, outputs: [o] } }
+  # Its output is the same object as that of `warm`, and it runs long enough to be synced.
+  twin: { uses: command, in: { w: warm }, with: { run: sleep 1.1; touch out/o/f, outputs: [o] } }
+",
+    );
+    space.run(&["-j", "3"]).code(0).says("3 ran");
+}

@@ -175,6 +175,11 @@ fn set_seal(file: &File, nanoseconds: u32) -> io::Result<()> {
     file.set_times(FileTimes::new().set_modified(time))
 }
 
+/// Whether the nanoseconds of an mtime are those of a seal.
+pub(crate) fn is_seal(nanoseconds: u32) -> bool {
+    [DURABLE_NANOSECONDS, WRITTEN_NANOSECONDS].contains(&nanoseconds)
+}
+
 /// Whether a file is read-only, has not been written since it was sealed, and cannot have been torn
 /// by a power cut since.
 pub(crate) fn is_sealed(metadata: &Metadata) -> bool {

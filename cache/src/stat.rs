@@ -1,5 +1,6 @@
 //! What the file system says of a file without reading it. Decides nothing.
 
+use crate::files;
 use rustix::fs::AtFlags;
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
@@ -67,6 +68,11 @@ impl FileStat {
             changed: time(found.st_ctime as i64, found.st_ctime_nsec as u32),
             mode: found.st_mode as u32,
         })
+    }
+
+    /// Whether the file is read-only and nobody wrote to it since the cache sealed it.
+    pub fn is_sealed(&self) -> bool {
+        self.mode & 0o222 == 0 && files::is_seal(self.modified.nanoseconds)
     }
 
     /// Whether this is a regular file.
