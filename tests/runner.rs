@@ -13,6 +13,7 @@ mod hermetic;
 mod history;
 mod limits;
 mod lock;
+mod output;
 mod overrides;
 mod python;
 mod running;

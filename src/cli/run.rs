@@ -2,7 +2,7 @@
 
 use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace};
 use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
-use crate::console::{self, Console};
+use crate::console::{self, Console, Output};
 use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
@@ -34,13 +34,30 @@ pub(crate) struct RunArgs {
     dry_run: bool,
     #[command(flatten)]
     shares: ShareArgs,
+    /// Say nothing but failures, warnings and a last line
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Print what happens as JSON, one object a line, and nothing else on stdout
+    #[arg(long)]
+    json: bool,
     /// Why this run: kept in its record
     #[arg(short = 'm', long)]
     message: Option<String>,
 }
 
+impl RunArgs {
+    fn output(&self) -> Output {
+        match self {
+            Self { json: true, .. } => Output::Json,
+            Self { quiet: true, .. } => Output::Quiet,
+            _ => Output::Full,
+        }
+    }
+}
+
 pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let since = Instant::now();
+    let mut console = Console::new(args.output());
     let PipelineArgs { file, set, params } = &args.pipeline;
     let call =
         Call { file: file.clone(), set: set.clone(), params: params.clone(), targets: args.targets.clone() };
@@ -48,6 +65,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     let (plan, known, definition) = match state::open(&Layout::new(STATE), &call, plan_anyway) {
         Found::UpToDate { name, stages } => {
             console::hint(nothing_to_do(&name, stages, since));
+            console.show(&Event::Started { pipeline: name, run: None, stages });
+            console.show(&Event::Ended(Totals { cached: stages, ..Totals::default() }));
             return Ok(OK);
         }
         Found::Changed(found) => (found.0, found.1, None),
@@ -66,7 +85,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
         command: std::env::args().collect(),
     };
     interrupt::install();
-    let mut console = Console::default();
     let mut summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
         // Before the results, so that the file has settled when the state takes its stat.
