@@ -18,6 +18,7 @@ mod overrides;
 mod python;
 mod running;
 mod safety;
+mod select;
 mod space;
 mod together;
 mod why;
