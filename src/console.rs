@@ -1,12 +1,17 @@
-//! The only file of the engine that prints. Progress and hints go to stderr, data to stdout.
+//! The only part of the engine that prints. Progress and hints go to stderr, data to stdout.
 #![expect(clippy::print_stderr, reason = "printing is this file's purpose")]
 
+use self::live::Live;
 use crate::event::{Event, StageReport};
+use pipe_cache::Timestamp;
 use pipe_stages::context::StageEvent;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
+
+mod json;
+mod live;
 
 /// Prints what a command was asked for.
 pub fn data(text: impl Display) {
@@ -31,148 +36,150 @@ pub fn color() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Shows a run as it goes. On a terminal the last line lists the running stages; elsewhere every line stays.
-pub struct Console {
-    terminal: bool,
-    color: bool,
-    running: BTreeMap<String, Running>,
-    drawn: Instant,
-    /// There are so many stages that those in the cache are only counted.
-    many: bool,
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Output {
+    /// On a terminal below what has happened the running stages, each with how far it is; elsewhere every line stays.
+    #[default]
+    Full,
+    /// Failures and warnings.
+    Quiet,
+    /// One JSON object an event, on stdout; see [`json::object`].
+    Json,
 }
 
-struct Running {
-    since: Instant,
-    progress: String,
-    /// When a line about it was last printed, where lines stay.
-    told: Instant,
+/// Shows a run as it goes.
+pub struct Console {
+    output: Output,
+    color: bool,
+    live: Option<Live>,
+    /// When something was last said of each running stage, where lines stay.
+    told: BTreeMap<String, Instant>,
+    /// There are so many stages that those in the cache are only counted.
+    many: bool,
 }
 
 /// Without a terminal a long stage says so this often.
 const TELL_EVERY: Duration = Duration::from_secs(15);
 /// Of more stages, those in the cache are not told one by one.
 const MANY: usize = 50;
-const REDRAW_EVERY: Duration = Duration::from_millis(100);
 
-impl Default for Console {
-    fn default() -> Self {
+impl Console {
+    pub fn new(output: Output) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !::console::is_dumb();
         Self {
-            terminal: std::io::stderr().is_terminal(),
+            output,
             color: color(),
-            running: BTreeMap::new(),
-            drawn: Instant::now(),
+            live: (terminal && output == Output::Full).then(Live::new),
+            told: BTreeMap::new(),
             many: false,
         }
     }
+
+    pub fn show(&mut self, event: &Event) {
+        if let Event::Started { stages, .. } = event {
+            self.many = *stages > MANY;
+        }
+        let line = match self.output {
+            Output::Json => {
+                if let Some(object) = json::object(event, Timestamp::now()) {
+                    data_line(object);
+                }
+                return;
+            }
+            Output::Quiet => line(event).filter(|line| line.style == Style::Bad),
+            Output::Full => line(event).filter(|_| self.is_told(event)),
+        };
+        let line = line.map(|line| line.paint(self.color));
+        match &mut self.live {
+            // A closed terminal is no reason to end a run.
+            Some(live) => drop(live.show(event, line.as_deref())),
+            None => line.into_iter().for_each(|line| eprintln!("{line}")),
+        }
+    }
+
+    /// Whether the event is worth a line that stays.
+    fn is_told(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Cached { .. } => !self.many,
+            // It has a line while it runs.
+            Event::Running { .. } if self.live.is_some() => false,
+            Event::Running { stage, .. } => {
+                self.told.insert(stage.clone(), Instant::now());
+                true
+            }
+            Event::Stage { stage, event: StageEvent::Progress { .. } } => {
+                let due = |told: &&mut Instant| self.live.is_none() && told.elapsed() >= TELL_EVERY;
+                let due = self.told.get_mut(stage).filter(due);
+                due.map(|told| *told = Instant::now()).is_some()
+            }
+            _ => true,
+        }
+    }
 }
 
-impl Console {
-    pub fn show(&mut self, event: &Event) {
-        match event {
-            Event::Started { stages } => self.many = *stages > MANY,
-            Event::Cached { stage } => {
-                self.running.remove(stage);
-                if !self.many {
-                    self.line("cached", Style::Dim, stage, "");
-                }
-            }
-            Event::WouldRun { stage, reasons } => {
-                self.line("would run", Style::Bold, stage, &because(reasons));
-            }
-            Event::MightRun { stage, because } => self.line("may run", Style::Plain, stage, because),
-            Event::Running { stage, reasons, .. } => {
-                self.line("running", Style::Bold, stage, &because(reasons));
-                let now = Instant::now();
-                self.running
-                    .insert(stage.clone(), Running { since: now, progress: String::new(), told: now });
-            }
-            Event::Stage { stage, event } => self.stage(stage, event),
-            Event::Done { stage, report } => {
-                self.running.remove(stage);
-                self.line("done", Style::Good, stage, &done(report));
-            }
-            Event::Retrying { stage, error, elapsed, failed, tries, wait } => {
-                self.running.remove(stage);
-                let (elapsed, wait) = (duration(*elapsed), duration(*wait));
-                let text =
-                    format!("try {failed} of {tries} failed after {elapsed}, the next is in {wait}: {error}");
-                self.line("retry", Style::Bad, stage, &text);
-            }
-            Event::Failed { stage, error, elapsed, log } => {
-                self.running.remove(stage);
-                let log = log.as_ref().map(|path| format!("\n    log: {}", path.display()));
-                let text = format!("after {}: {error}{}", duration(*elapsed), log.unwrap_or_default());
-                self.line("FAILED", Style::Bad, stage, &text);
-            }
-            Event::Interrupted { stage, elapsed } => {
-                self.running.remove(stage);
-                self.line("stopped", Style::Bad, stage, &format!("after {}", duration(*elapsed)));
-            }
-            Event::Skipped { stage, because } => self.line("skipped", Style::Dim, stage, because),
-            Event::Warning(text) => self.line("warning", Style::Bad, "", text),
-            Event::Ended(_) => self.clear(),
-        }
-        self.redraw(false);
-    }
+/// What is said of an event.
+struct Line {
+    word: &'static str,
+    style: Style,
+    stage: String,
+    text: String,
+}
 
-    fn stage(&mut self, stage: &str, event: &StageEvent) {
-        match event {
-            StageEvent::Progress { done, total, unit, text } => {
-                let Some(running) = self.running.get_mut(stage) else { return };
-                running.progress = format!("{done}/{total} {unit}");
-                if !text.is_empty() {
-                    running.progress += &format!(", {text}");
-                }
-                if !self.terminal && running.told.elapsed() >= TELL_EVERY {
-                    running.told = Instant::now();
-                    let progress = running.progress.clone();
-                    self.line("…", Style::Dim, stage, &progress);
-                }
-            }
-            StageEvent::Warning(text) => self.line("warning", Style::Bad, stage, text),
-            StageEvent::PeakMemory { .. } => {}
-            StageEvent::Note(text) => self.line("note", Style::Dim, stage, text),
-        }
-    }
-
-    fn line(&mut self, word: &str, style: Style, stage: &str, text: &str) {
-        self.clear();
+impl Line {
+    fn paint(&self, color: bool) -> String {
+        let Self { word, style, stage, text } = self;
         let gap = if stage.is_empty() || text.is_empty() { "" } else { "  " };
         let word = format!("{word:>9}");
-        let word = if self.color { style.paint(&word) } else { word };
-        let text = if self.color { Style::Dim.paint(text) } else { text.to_owned() };
-        eprintln!("{word} {stage}{gap}{text}");
-        self.redraw(true);
-    }
-
-    fn clear(&self) {
-        if self.terminal {
-            eprint!("\r\x1b[2K");
+        if color {
+            format!("{} {stage}{gap}{}", style.paint(&word), Style::Dim.paint(text))
+        } else {
+            format!("{word} {stage}{gap}{text}")
         }
-    }
-
-    fn redraw(&mut self, now: bool) {
-        if !self.terminal || self.running.is_empty() || !(now || self.drawn.elapsed() >= REDRAW_EVERY) {
-            return;
-        }
-        self.drawn = Instant::now();
-        let parts: Vec<_> = self
-            .running
-            .iter()
-            .map(|(stage, running)| {
-                let seconds = running.since.elapsed().as_secs();
-                format!("{stage} {} {seconds} s", running.progress)
-            })
-            .collect();
-        let width = terminal_width().saturating_sub(1);
-        let text: String = format!("  {}", parts.join(" | ")).chars().take(width).collect();
-        eprint!("\r\x1b[2K{text}");
-        let _ = std::io::stderr().flush();
     }
 }
 
-fn terminal_width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).unwrap_or(100)
+fn line(event: &Event) -> Option<Line> {
+    let line = |word, style, stage: &str, text: &str| {
+        Some(Line { word, style, stage: stage.to_owned(), text: text.to_owned() })
+    };
+    match event {
+        Event::Started { .. } | Event::Outlook { .. } | Event::Tick | Event::Ended(_) => None,
+        Event::Cached { stage } => line("cached", Style::Dim, stage, ""),
+        Event::WouldRun { stage, reasons } => line("would run", Style::Bold, stage, &because(reasons)),
+        Event::MightRun { stage, because } => line("may run", Style::Plain, stage, because),
+        Event::Running { stage, reasons, .. } => line("running", Style::Bold, stage, &because(reasons)),
+        Event::Stage { stage, event } => match event {
+            StageEvent::Progress { .. } => line("…", Style::Dim, stage, &progress(event)?),
+            StageEvent::Warning(text) => line("warning", Style::Bad, stage, text),
+            StageEvent::PeakMemory { .. } => None,
+            StageEvent::Note(text) => line("note", Style::Dim, stage, text),
+        },
+        Event::Done { stage, report } => line("done", Style::Good, stage, &done(report)),
+        Event::Retrying { stage, error, elapsed, failed, tries, wait } => {
+            let (elapsed, wait) = (duration(*elapsed), duration(*wait));
+            let text =
+                format!("try {failed} of {tries} failed after {elapsed}, the next is in {wait}: {error}");
+            line("retry", Style::Bad, stage, &text)
+        }
+        Event::Failed { stage, error, elapsed, log } => {
+            let log = log.as_ref().map(|path| format!("\n    log: {}", path.display()));
+            let text = format!("after {}: {error}{}", duration(*elapsed), log.unwrap_or_default());
+            line("FAILED", Style::Bad, stage, &text)
+        }
+        Event::Interrupted { stage, elapsed } => {
+            line("stopped", Style::Bad, stage, &format!("after {}", duration(*elapsed)))
+        }
+        Event::Skipped { stage, because } => line("skipped", Style::Dim, stage, because),
+        Event::Warning(text) => line("warning", Style::Bad, "", text),
+    }
+}
+
+/// `12/50 epochs, loss 0.31`.
+fn progress(event: &StageEvent) -> Option<String> {
+    let StageEvent::Progress { done, total, unit, text } = event else { return None };
+    let gap = if text.is_empty() { "" } else { ", " };
+    Some(format!("{done}/{total} {unit}{gap}{text}"))
 }
 
 /// The first reasons, on one line.
@@ -224,7 +231,7 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Style {
     Plain,
     Bold,

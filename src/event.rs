@@ -1,5 +1,6 @@
 //! All that happens in a run, as values. The console, the trace and tests read the same events.
 
+use pipe_cache::RunId;
 use pipe_stages::context::StageEvent;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -11,8 +12,17 @@ use std::time::Duration;
 pub enum Event {
     /// `stages` are wanted by this run.
     Started {
+        pipeline: String,
+        /// The record that it will leave, if it leaves one.
+        run: Option<RunId>,
         stages: usize,
     },
+    /// By what its stages took before, the run ends after this time.
+    Outlook {
+        left: Duration,
+    },
+    /// Nothing happened for a moment: who shows times may show them anew.
+    Tick,
     /// The result was in the cache.
     Cached {
         stage: String,

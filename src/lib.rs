@@ -29,6 +29,7 @@ pub mod schedule;
 pub mod schema;
 pub mod stage_log;
 pub mod state;
+pub mod watch;
 pub mod when;
 pub mod worker;
 pub mod yaml;

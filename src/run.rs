@@ -88,7 +88,8 @@ pub fn run(
     observer: &mut dyn FnMut(&Event),
 ) -> Result<Summary, CacheError> {
     let mut run = Run::new(plan, workspace, options, known, observer)?;
-    run.tell(&Event::Started { stages: options.wanted.len() });
+    let id = (!options.dry).then(|| run.id.clone());
+    run.tell(&Event::Started { pipeline: plan.name.clone(), run: id, stages: options.wanted.len() });
     let (jobs, queue) = mpsc::channel();
     let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
@@ -111,13 +112,14 @@ pub fn run(
                 // The queue outlives this scope.
                 let _ = jobs.send(job);
             }
+            run.look_ahead();
             if run.running == 0 && run.resting.is_empty() {
                 break;
             }
             match receiver.recv_timeout(Duration::from_millis(100)) {
                 Ok(Message::Stage(node, event)) => run.told(node, event),
                 Ok(Message::Ended(node, taken, result)) => run.ended(node, taken, result)?,
-                Err(_) => {}
+                Err(_) => run.tell(&Event::Tick),
             }
         }
         Ok::<_, CacheError>(())
@@ -193,6 +195,8 @@ struct Run<'a> {
     commit: std::cell::OnceCell<Option<String>>,
     /// When the record is worth writing again.
     next_save: Instant,
+    /// When the end of the run is worth estimating again.
+    next_outlook: Instant,
 }
 
 impl<'a> Run<'a> {
@@ -241,6 +245,7 @@ impl<'a> Run<'a> {
             commit: std::cell::OnceCell::new(),
             // About the time that it takes to write it.
             next_save: Instant::now() + Duration::from_micros(10) * node_count as u32,
+            next_outlook: Instant::now(),
         })
     }
 

@@ -86,6 +86,11 @@ impl Schedule {
         self.states[node.index()]
     }
 
+    /// Expected time from the start of the stage to the end of all that hangs on it.
+    pub fn height(&self, node: NodeIndex) -> Duration {
+        self.height[node.index()]
+    }
+
     /// The next stage whose key can be computed. The caller then queues it or ends it.
     pub fn next_ready(&mut self) -> Option<NodeIndex> {
         self.ready.pop_front()

@@ -10,9 +10,11 @@ mod lock;
 mod log;
 mod run;
 mod schema;
+mod select;
 mod stages;
 mod status;
 mod tag;
+mod watch;
 mod why;
 mod workspace;
 
@@ -161,17 +163,21 @@ pub fn main() -> u8 {
         Command::Gc(args) => cache::collect(&args),
         Command::Cache(args) => cache::run(&args),
     });
-    match result {
-        Ok(code) => code,
-        Err(CliError::Problems(problems)) => {
+    result.unwrap_or_else(|error| tell(&error))
+}
+
+/// Tells why a command ended without doing its work, and returns the exit code.
+fn tell(error: &CliError) -> u8 {
+    match error {
+        CliError::Problems(problems) => {
             console::hint(problems.render(console::color()).trim_end());
             USER_ERROR
         }
-        Err(error @ CliError::Usage { .. }) => {
+        CliError::Usage { .. } => {
             console::error(error);
             USER_ERROR
         }
-        Err(error @ CliError::Failed(_)) => {
+        CliError::Failed(_) => {
             console::error(error);
             STAGE_FAILED
         }

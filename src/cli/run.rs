@@ -1,8 +1,10 @@
 //! `pipe run`: brings a pipeline, or some of its stages, up to date.
 
+use super::select::SelectArgs;
+use super::watch::{WatchArgs, Watched, watch};
 use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace};
 use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
-use crate::console::{self, Console};
+use crate::console::{self, Console, Output};
 use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
@@ -11,18 +13,17 @@ use crate::state::{self, Call, Found, Known, Saved};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
-use pipe_cache::{CacheError, Digest, Expected, Layout, StatCache, Watched};
+use pipe_cache::{CacheError, Digest, Expected, Layout, StatCache};
 use std::path::Path;
 use std::time::Instant;
 
-/// Run a pipeline: only what changed, and what hangs on it
+/// Run a pipeline: only what changed, and what hangs on it. After a failure nothing further starts; what was done is kept
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    pipeline: PipelineArgs,
-    /// Stages to bring up to date with all that they need (default: all); `train[fold=0]` names one of a matrix
-    #[arg(value_name = "TARGET")]
-    targets: Vec<String>,
+    pub(super) pipeline: PipelineArgs,
+    #[command(flatten)]
+    select: SelectArgs,
     /// Run this stage although its result is in the cache
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
@@ -34,20 +35,52 @@ pub(crate) struct RunArgs {
     dry_run: bool,
     #[command(flatten)]
     shares: ShareArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchArgs,
     /// Why this run: kept in its record
     #[arg(short = 'm', long)]
     message: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct OutputArgs {
+    /// Say nothing but failures, warnings and a last line
+    #[arg(short, long, conflicts_with = "json")]
+    quiet: bool,
+    /// Print what happens as JSON, one object a line, and nothing else on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl OutputArgs {
+    fn output(&self) -> Output {
+        match self {
+            Self { json: true, .. } => Output::Json,
+            Self { quiet: true, .. } => Output::Quiet,
+            _ => Output::Full,
+        }
+    }
+}
+
 pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
+    if args.watch.watch { watch(args) } else { run_once(args, None) }
+}
+
+/// One run. What it depends on is added to `watched` before any stage starts.
+pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<u8, CliError> {
     let since = Instant::now();
+    let mut console = Console::new(args.output.output());
     let PipelineArgs { file, set, params } = &args.pipeline;
     let call =
-        Call { file: file.clone(), set: set.clone(), params: params.clone(), targets: args.targets.clone() };
-    let plan_anyway = args.dry_run || args.message.is_some() || !args.force.is_empty();
+        Call { file: file.clone(), set: set.clone(), params: params.clone(), targets: args.select.words() };
+    let plan_anyway = watched.is_some() || args.dry_run || args.message.is_some() || !args.force.is_empty();
     let (plan, known, definition) = match state::open(&Layout::new(STATE), &call, plan_anyway) {
         Found::UpToDate { name, stages } => {
             console::hint(nothing_to_do(&name, stages, since));
+            console.show(&Event::Started { pipeline: name, run: None, stages });
+            console.show(&Event::Ended(Totals { cached: stages, ..Totals::default() }));
             return Ok(OK);
         }
         Found::Changed(found) => (found.0, found.1, None),
@@ -58,19 +91,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     };
     let workspace = open_workspace(&args.shares)?;
     let options = Options {
-        wanted: wanted(&plan, &args.targets)?,
+        wanted: args.select.wanted(&plan)?,
         forced: targets(&plan, &args.force)?.into_iter().collect(),
         keep_going: args.keep_going,
         dry: args.dry_run,
         message: args.message.clone(),
         command: std::env::args().collect(),
     };
+    if let Some(watched) = watched {
+        watched.add(&plan, &options.wanted);
+    }
     interrupt::install();
-    let mut console = Console::default();
     let mut summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
         // Before the results, so that the file has settled when the state takes its stat.
-        keep_lock(&plan, &summary, args.targets.is_empty());
+        keep_lock(&plan, &summary, args.select.is_all());
         let results = Path::new(RESULTS).join(&plan.name);
         let mut known = settle(&plan, &workspace, &mut summary, &results, known, definition)?;
         watch_lock(&plan, &workspace.stats, &mut known);
@@ -139,16 +174,16 @@ fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
         Err(_) if !path.exists() => Expected::Absent,
         Err(_) => Expected::Unsettled,
     };
-    known.files.push(Watched { path: shown.into(), expected });
+    known.files.push(pipe_cache::Watched { path: shown.into(), expected });
 }
 
 /// What to expect of a text file that was read before, when its content had this digest.
-fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> Watched<'static> {
+fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> pipe_cache::Watched<'static> {
     let expected = match stats.digest_written(path) {
         Ok(hashed) if hashed.digest == *digest => Expected::of(&hashed),
         _ => Expected::Unsettled,
     };
-    Watched { path: path.to_string_lossy().into_owned().into(), expected }
+    pipe_cache::Watched { path: path.to_string_lossy().into_owned().into(), expected }
 }
 
 /// Brings the lock file up to date after a run that brought all that was asked for up to date.
