@@ -134,23 +134,24 @@ impl LockFile {
         if std::fs::read(path).is_ok_and(|bytes| bytes == text.as_bytes()) {
             return Ok(false);
         }
-        let write = || {
-            let folder =
-                path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            // As any other file that the user makes; the system takes away what the umask says.
-            let mut builder = tempfile::Builder::new();
-            let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
-            file.write_all(text.as_bytes())?;
-            file.persist(path)?;
-            Ok::<_, io::Error>(())
-        };
-        write().map_err(|source| LockError::Io {
-            action: "write",
-            path: path.display().to_string(),
-            source,
-        })?;
+        write(&text, path)?;
         Ok(true)
     }
+}
+
+/// Writes the text of a lock file in place of what is there.
+fn write(text: &str, path: &Path) -> Result<(), LockError> {
+    let write = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // As any other file that the user makes; the system takes away what the umask says.
+        let mut builder = tempfile::Builder::new();
+        let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok::<_, io::Error>(())
+    };
+    let error = |source| LockError::Io { action: "write", path: path.display().to_string(), source };
+    write().map_err(error)
 }
 
 /// Lines that git leaves in a file that it could not merge.
@@ -172,13 +173,14 @@ pub fn update(plan: &Plan, summary: &Summary, whole: bool) -> Result<Update, Loc
     for (name, locked) in kept {
         lock.stages.entry(name).or_insert(locked);
     }
-    if std::fs::read(&path).is_ok_and(|bytes| bytes == lock.render().as_bytes()) {
+    let text = lock.render();
+    if std::fs::read(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
         return Ok(Update::Unchanged);
     }
     if summary.keys.keys().any(|node| summary.traces[node.index()].is_none()) {
         return Ok(Update::NotOnRecord);
     }
-    lock.write(&path)?;
+    write(&text, &path)?;
     Ok(Update::Written)
 }
 

@@ -64,6 +64,8 @@ pub struct Known {
     pub unchanged: Vec<bool>,
     /// The files below the folder of the results, where all stand as they were placed.
     pub placed: Vec<Option<Vec<Watched<'static>>>>,
+    /// The plan as it stood in the state file.
+    pub plan: Option<Vec<u8>>,
 }
 
 /// What a state file tells.
@@ -100,9 +102,9 @@ struct Head<'a> {
     ends: Vec<u32>,
 }
 
-/// Read when something changed.
+/// Read when something changed: the plan.
 #[derive(Serialize, Deserialize)]
-struct Body {
+struct StoredPlan {
     /// As JSON.
     params: String,
     overrides: Vec<String>,
@@ -110,11 +112,10 @@ struct Body {
     stages: Vec<StoredStage>,
     /// Source, target, output, input, position.
     edges: Vec<(u32, u32, String, String, u32)>,
-    results: Vec<Option<StoredResult>>,
 }
 
-/// A [`Trace`] without what it watches.
-type StoredResult = (LastResult, String, Vec<(Digest, PathBuf)>);
+/// Read when something changed, of each stage: a [`Trace`] without what it watches.
+type StoredResult<Last, Text, Sources> = Option<(Last, Text, Sources)>;
 
 /// Reads the state of a call and looks at everything that it watches. With `plan_anyway`, the plan is read also when all
 /// is up to date.
@@ -126,7 +127,7 @@ pub fn open(layout: &Layout, call: &Call, plan_anyway: bool) -> Found {
 
 fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
     let mut file = File::open(path).ok()?;
-    let head = read_part(&mut file, MAGIC)?;
+    let head = read_part(&mut file)?;
     let head: Head = postcard::from_bytes(&head).ok()?;
     let stages = head.stages as usize;
     if head.ends.len() != 1 + 2 * stages || !head.ends.is_sorted() || !same_environment(&head.environment) {
@@ -144,12 +145,15 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
     if !plan_anyway && head.complete && holds.iter().all(|holds| *holds) {
         return Some(Found::UpToDate { name: head.name.into_owned(), stages });
     }
-    let body: Body = postcard::from_bytes(&read_part(&mut file, MAGIC)?).ok()?;
-    if body.stages.len() != stages || body.results.len() != stages {
+    let results: Vec<StoredResult<LastResult, String, Vec<(Digest, PathBuf)>>> =
+        postcard::from_bytes(&read_part(&mut file)?).ok()?;
+    let plan_bytes = read_part(&mut file)?;
+    let stored: StoredPlan = postcard::from_bytes(&plan_bytes).ok()?;
+    if stored.stages.len() != stages || results.len() != stages {
         return None;
     }
     let owned = |at: usize| head.watched[group(at)].iter().cloned().map(Watched::into_owned).collect();
-    let traces = body.results.into_iter().enumerate().map(|(node, result)| {
+    let traces = results.into_iter().enumerate().map(|(node, result)| {
         let (last, summary, sources) = result?;
         Some(Trace { last, summary, sources, watched: owned(1 + node) })
     });
@@ -165,22 +169,23 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
         placed: (0..stages)
             .map(|node| group_holds(1 + stages + node).then(|| owned(1 + stages + node)))
             .collect(),
+        plan: Some(plan_bytes),
     };
-    let mut graph = DiGraph::with_capacity(stages, body.edges.len());
-    for stored in body.stages {
+    let mut graph = DiGraph::with_capacity(stages, stored.edges.len());
+    for stored in stored.stages {
         graph.add_node(PlannedStage::restore(stored)?);
     }
-    for (source, target, output, input, position) in body.edges {
+    for (source, target, output, input, position) in stored.edges {
         let edge = Edge { output, input, position: position as usize };
         graph.add_edge(NodeIndex::new(source as usize), NodeIndex::new(target as usize), edge);
     }
     let plan = Plan {
         name: head.name.into_owned(),
         file: PathBuf::from(&*head.watched.first()?.path),
-        params: serde_json::from_str(&body.params).ok()?,
-        overrides: body.overrides,
+        params: serde_json::from_str(&stored.params).ok()?,
+        overrides: stored.overrides,
         graph,
-        order: body.order.into_iter().map(|node| NodeIndex::new(node as usize)).collect(),
+        order: stored.order.into_iter().map(|node| NodeIndex::new(node as usize)).collect(),
     };
     Some(Found::Changed(Box::new((plan, known))))
 }
@@ -229,13 +234,13 @@ fn look_at(watched: &[Watched<'_>], holds: &mut [bool], look: impl Fn(&Watched<'
 }
 
 /// A part is its magic, its length and its BLAKE3 hash, then its bytes.
-fn read_part(file: &mut File, magic: &[u8; 16]) -> Option<Vec<u8>> {
+fn read_part(file: &mut File) -> Option<Vec<u8>> {
     let mut start = [0; 16 + 8 + 32];
     file.read_exact(&mut start).ok()?;
     let (found_magic, rest) = start.split_first_chunk::<16>()?;
     let (length, hash) = rest.split_first_chunk::<8>()?;
     let length = u64::from_le_bytes(*length);
-    if found_magic != magic || length > file.metadata().ok()?.len() {
+    if found_magic != MAGIC || length > file.metadata().ok()?.len() {
         return None;
     }
     let mut bytes = vec![0; length as usize];
@@ -243,13 +248,15 @@ fn read_part(file: &mut File, magic: &[u8; 16]) -> Option<Vec<u8>> {
     (Digest::of_bytes(&bytes).0 == hash).then_some(bytes)
 }
 
-fn write_part<T: Serialize>(bytes: &mut Vec<u8>, value: &T) -> io::Result<()> {
-    let part = postcard::to_allocvec(value).map_err(io::Error::other)?;
+fn write_part(bytes: &mut Vec<u8>, part: &[u8]) {
     bytes.extend(MAGIC);
     bytes.extend((part.len() as u64).to_le_bytes());
-    bytes.extend(Digest::of_bytes(&part).0);
+    bytes.extend(Digest::of_bytes(part).0);
     bytes.extend(part);
-    Ok(())
+}
+
+fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    postcard::to_allocvec(value).map_err(io::Error::other)
 }
 
 /// Variables that set params are told by their names too: a further one may change the plan or be an error.
@@ -286,17 +293,17 @@ impl Saved<'_> {
     /// Writes the state of a call in place of what is there.
     pub fn write(&self, stats: &StatCache, layout: &Layout, call: &Call) -> io::Result<()> {
         let Self { plan, known, .. } = self;
-        let mut watched = known.files.clone();
+        let mut watched: Vec<Watched<'_>> = known.files.iter().map(Watched::borrowed).collect();
         let mut ends = vec![watched.len() as u32];
         for trace in &known.traces {
-            watched.extend(trace.iter().flat_map(|trace| trace.watched.iter().cloned()));
+            watched.extend(trace.iter().flat_map(|trace| &trace.watched).map(Watched::borrowed));
             ends.push(watched.len() as u32);
         }
         let mut complete = true;
         for (node, placed) in known.placed.iter().enumerate() {
             let has_all = known.traces[node].is_some() && placed.is_some();
             complete &= has_all || !self.wanted.contains(&NodeIndex::new(node));
-            watched.extend(placed.iter().flatten().cloned());
+            watched.extend(placed.iter().flatten().map(Watched::borrowed));
             ends.push(watched.len() as u32);
         }
         let environment = known
@@ -308,29 +315,33 @@ impl Saved<'_> {
         let name = Cow::from(&plan.name);
         let results = self.results.to_string_lossy();
         let mut bytes = Vec::new();
-        write_part(&mut bytes, &Head { name, stages, complete, environment, results, watched, ends })?;
-        write_part(&mut bytes, &self.body())?;
+        let head = Head { name, stages, complete, environment, results, watched, ends };
+        write_part(&mut bytes, &encode(&head)?);
+        let results = known.traces.iter().map(|trace| {
+            let Trace { last, summary, sources, .. } = trace.as_ref()?;
+            Some((last, summary, sources))
+        });
+        write_part(&mut bytes, &encode(&results.collect::<Vec<StoredResult<_, _, _>>>())?);
+        match &known.plan {
+            Some(stored) => write_part(&mut bytes, stored),
+            None => write_part(&mut bytes, &encode(&self.stored_plan())?),
+        }
         stats.replace_memo(&layout.state(&call.digest()?), &bytes)
     }
 
-    fn body(&self) -> Body {
-        let Self { plan, known, .. } = self;
+    fn stored_plan(&self) -> StoredPlan {
+        let plan = self.plan;
         let index = |node: NodeIndex| node.index() as u32;
         let edges = plan.graph.raw_edges().iter().map(|edge| {
             let Edge { output, input, position } = edge.weight.clone();
             (index(edge.source()), index(edge.target()), output, input, position as u32)
         });
-        let results = known.traces.iter().map(|trace| {
-            let Trace { last, summary, sources, .. } = trace.clone()?;
-            Some((last, summary, sources))
-        });
-        Body {
+        StoredPlan {
             params: serde_json::json!(plan.params).to_string(),
             overrides: plan.overrides.clone(),
             order: plan.order.iter().copied().map(index).collect(),
             stages: plan.graph.node_weights().map(PlannedStage::to_stored).collect(),
             edges: edges.collect(),
-            results: results.collect(),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::walk::{Node, TreeFile};
 use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -51,15 +51,29 @@ pub(crate) struct PlaceRecord {
     #[serde(default)]
     pub(crate) digests: BTreeMap<String, Digest>,
     /// Subfolder → relative path → digests that we have put there.
-    trees: BTreeMap<String, BTreeMap<String, Vec<Digest>>>,
+    trees: BTreeMap<String, Files>,
 }
 
 impl PlaceRecord {
+    /// Whether just this tree stands in a subfolder, and nothing is left of a placing that was killed.
+    fn says(&self, name: &str, tree: &Digest, files: &[TreeFile]) -> bool {
+        self.digests.get(name) == Some(tree)
+            && self.trees.get(name).is_some_and(|listed| {
+                listed.len() == files.len()
+                    && files
+                        .iter()
+                        .all(|file| listed.get(&file.path).is_some_and(|known| *known == [file.digest]))
+            })
+    }
+
     /// What stands in the file of a placing.
     pub(crate) fn read(path: &Path) -> Result<Found<Self>, CacheError> {
         record::read(path, RECORD).doing(ACTION)
     }
 }
+
+/// Relative path → digests that we have put there.
+pub(crate) type Files = BTreeMap<String, Vec<Digest>>;
 
 impl Store {
     /// Makes each named subfolder of `folder` hold its tree: writes what is absent or differs, and
@@ -81,7 +95,7 @@ impl Store {
         let _claim = lock::wait_for(&self.layout, &place).doing(ACTION)?;
         let record_path = self.layout.placed(&place);
         // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
-        let before = match PlaceRecord::read(&record_path)? {
+        let mut record = match PlaceRecord::read(&record_path)? {
             Found::Record(record) => record,
             Found::Absent | Found::Corrupt(_) => PlaceRecord::default(),
         };
@@ -89,27 +103,32 @@ impl Store {
             .par_iter()
             .map(|(name, tree)| Ok((name.as_str(), self.flatten(tree)?)))
             .collect::<Result<Vec<_>, CacheError>>()?;
-        let mut after = before.clone();
-        after.folder = folder.display().to_string();
+        let mut replaced: BTreeMap<&str, Files> = BTreeMap::new();
         for (name, (_, files)) in &flat {
-            let files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
-            after.trees.insert((*name).to_owned(), files);
+            if !record.says(name, &trees[*name], files) {
+                let files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
+                let before = record.trees.remove(*name).unwrap_or_default();
+                record.trees.insert((*name).to_owned(), union(&before, files));
+                record.digests.insert((*name).to_owned(), trees[*name]);
+                replaced.insert(name, before);
+            }
         }
-        after.digests.extend(trees.iter().map(|(name, tree)| (name.clone(), *tree)));
-        if before != after {
+        if !replaced.is_empty() {
             // First, so that a killed process leaves nothing that its successor takes for foreign.
-            record::replace(&self.layout, &record_path, RECORD, &union(&before, &after)).doing(ACTION)?;
+            record.folder = folder.display().to_string();
+            record::replace(&self.layout, &record_path, RECORD, &record).doing(ACTION)?;
         }
         fs_err::create_dir_all(&folder).doing(ACTION)?;
-        let none = BTreeMap::new();
         let placed = flat
             .par_iter()
             .map(|(name, (folders, files))| {
                 let subfolder = folder.join(name);
                 let placing = Placing { store: self, stats, root: &folder, folder: &subfolder };
                 let mut placed = Placed::default();
-                let before = before.trees.get(*name).unwrap_or(&none);
-                placing.remove_stale(before, &after.trees[*name], &mut placed)?;
+                if let Some(before) = replaced.get(name) {
+                    let stays: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
+                    placing.remove_stale(before, &stays, &mut placed)?;
+                }
                 placing.make_folders(name, folders)?;
                 placing.write_files(files, &mut placed)?;
                 for paths in [&mut placed.written, &mut placed.removed, &mut placed.left] {
@@ -120,8 +139,15 @@ impl Store {
                 Ok(placed)
             })
             .collect::<Result<Vec<_>, CacheError>>()?;
-        if before != after {
-            record::replace(&self.layout, &record_path, RECORD, &after).doing(ACTION)?;
+        let mut tidied = false;
+        for (name, (_, files)) in flat.iter().filter(|(name, _)| replaced.contains_key(name)) {
+            let listed = record.trees.get_mut(*name).expect("it was inserted above");
+            let now: Files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
+            tidied |= *listed != now;
+            *listed = now;
+        }
+        if tidied {
+            record::replace(&self.layout, &record_path, RECORD, &record).doing(ACTION)?;
         }
         Ok(Placed {
             written: placed.iter().flat_map(|placed| placed.written.clone()).collect(),
@@ -178,13 +204,13 @@ struct Placing<'a> {
 impl Placing<'_> {
     fn remove_stale(
         &self,
-        before: &BTreeMap<String, Vec<Digest>>,
-        after: &BTreeMap<String, Vec<Digest>>,
+        before: &Files,
+        stays: &BTreeSet<&str>,
         placed: &mut Placed,
     ) -> Result<(), CacheError> {
         for (path, digests) in before {
             // A link on the way would lead out of the folder.
-            if after.contains_key(path) || !self.is_inside(path) {
+            if stays.contains(path.as_str()) || !self.is_inside(path) {
                 continue;
             }
             let file = self.folder.join(path);
@@ -324,18 +350,14 @@ fn make_folder(folder: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// Everything that either record lists.
-fn union(before: &PlaceRecord, after: &PlaceRecord) -> PlaceRecord {
-    let mut union = after.clone();
-    for (name, files) in &before.trees {
-        let known_files = union.trees.entry(name.clone()).or_default();
-        for (path, digests) in files {
-            let known = known_files.entry(path.clone()).or_default();
-            let missing: Vec<_> = digests.iter().filter(|digest| !known.contains(digest)).copied().collect();
-            known.extend(missing);
-        }
+/// Everything that either lists.
+fn union(before: &Files, mut after: Files) -> Files {
+    for (path, digests) in before {
+        let known = after.entry(path.clone()).or_default();
+        let missing: Vec<_> = digests.iter().filter(|digest| !known.contains(digest)).copied().collect();
+        known.extend(missing);
     }
-    union
+    after
 }
 
 /// A folder that stands where a file must go is ours to remove only when it is empty.

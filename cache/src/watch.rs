@@ -31,6 +31,11 @@ pub enum Expected {
 }
 
 impl Watched<'_> {
+    /// The same, with the path of this one.
+    pub fn borrowed(&self) -> Watched<'_> {
+        Watched { path: Cow::Borrowed(&self.path), expected: self.expected }
+    }
+
     /// The same, with a path of its own.
     pub fn into_owned(self) -> Watched<'static> {
         Watched { path: self.path.into_owned().into(), expected: self.expected }

@@ -158,7 +158,14 @@ fn settle(
         placed[node.index()] = Some(watched.by_ref().take(count).collect());
     }
     let unchanged = vec![true; plan.graph.node_count()];
-    Ok(Known { files, environment, traces: std::mem::take(&mut summary.traces), unchanged, placed })
+    Ok(Known {
+        files,
+        environment,
+        traces: std::mem::take(&mut summary.traces),
+        unchanged,
+        placed,
+        plan: known.plan,
+    })
 }
 
 /// A lock file that another branch or an editor changed is not up to date, though every stage is.
