@@ -1,5 +1,4 @@
 //! The only part of the engine that prints. Progress and hints go to stderr, data to stdout.
-#![expect(clippy::print_stderr, reason = "printing is this file's purpose")]
 
 use self::live::Live;
 use crate::event::{Event, StageReport};
@@ -24,11 +23,14 @@ pub fn data_line(text: impl Display) {
 }
 
 pub fn error(text: impl Display) {
-    eprintln!("error: {text}");
+    hint(format_args!("error: {text}"));
 }
 
+/// One call of the system a line: thousands of them cost more than what they tell of, and parts of lines of two
+/// processes would mix.
 pub fn hint(text: impl Display) {
-    eprintln!("{text}");
+    // Nobody can be told that nobody can be told.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Whether messages may be coloured: a terminal, and no `NO_COLOR`.
@@ -94,7 +96,7 @@ impl Console {
         match &mut self.live {
             // A closed terminal is no reason to end a run.
             Some(live) => drop(live.show(event, line.as_deref())),
-            None => line.into_iter().for_each(|line| eprintln!("{line}")),
+            None => line.into_iter().for_each(hint),
         }
     }
 

@@ -72,7 +72,7 @@ fn needed(
         }
     }
     for node in wanted.iter().map(|node| node.index()) {
-        if current[node] && known.placed[node].is_none() {
+        if current[node] && !known.placed[node] {
             needed.entry(node).or_default().extend(outputs(node).into_iter().flat_map(BTreeMap::values));
         }
     }

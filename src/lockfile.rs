@@ -7,10 +7,11 @@ use crate::explain;
 use crate::key::{self, Keyed};
 use crate::plan::Plan;
 use crate::run::{Summary, Workspace};
+use crate::state::Known;
 use petgraph::graph::NodeIndex;
 use pipe_cache::{ActionKey, CacheError, Digest, Lookup, Manifest};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -28,6 +29,16 @@ pub struct Locked {
     pub key: ActionKey,
     /// Output port → tree.
     pub outputs: BTreeMap<String, Digest>,
+}
+
+impl Locked {
+    fn of(plan: &Plan, node: NodeIndex, (key, outputs): (ActionKey, &BTreeMap<String, Digest>)) -> Self {
+        Self { stage: plan.graph[node].id.to_string(), key, outputs: outputs.clone() }
+    }
+
+    fn line(&self) -> String {
+        serde_json::to_string(self).expect("names and digests are JSON") + "\n"
+    }
 }
 
 /// The lock file of one pipeline.
@@ -104,17 +115,16 @@ impl LockFile {
     fn render(&self) -> String {
         let mut text = format!("{HEADER}\n");
         for locked in self.stages.values() {
-            text += &serde_json::to_string(locked).expect("names and digests are JSON");
-            text.push('\n');
+            text += &locked.line();
         }
         text
     }
 
     /// What the run gave: every wanted stage that has a result.
-    pub fn of(plan: &Plan, summary: &Summary) -> Self {
-        let locked = summary.keys.iter().map(|(node, key)| {
-            let stage = plan.graph[*node].id.to_string();
-            (stage.clone(), Locked { stage, key: *key, outputs: summary.outputs[node].clone() })
+    pub fn of(plan: &Plan, wanted: &BTreeSet<NodeIndex>, summary: &Summary, known: &Known) -> Self {
+        let locked = wanted.iter().filter_map(|&node| {
+            let locked = Locked::of(plan, node, summary.result(node, known)?);
+            Some((locked.stage.clone(), locked))
         });
         Self { stages: locked.collect() }
     }
@@ -161,27 +171,71 @@ fn is_conflict(line: &str) -> bool {
 
 /// Writes what a run gave. `whole` is a run of all stages, which replaces the file; one of some stages replaces theirs
 /// and keeps the others that the pipeline still has.
-pub fn update(plan: &Plan, summary: &Summary, whole: bool) -> Result<Update, LockError> {
+pub fn update(
+    plan: &Plan,
+    wanted: &BTreeSet<NodeIndex>,
+    summary: &Summary,
+    known: &Known,
+    whole: bool,
+) -> Result<Update, LockError> {
     let path = path_of(&plan.file);
     if !plan.overrides.is_empty() {
         return Ok(Update::Overridden);
     }
-    let mut lock = LockFile::of(plan, summary);
-    let before = if whole { None } else { LockFile::read(&path)? };
-    let names: BTreeSet<String> = plan.stages().map(|(_, planned)| planned.id.to_string()).collect();
-    let kept = before.unwrap_or_default().stages.into_iter().filter(|(name, _)| names.contains(name));
-    for (name, locked) in kept {
-        lock.stages.entry(name).or_insert(locked);
-    }
-    let text = lock.render();
-    if std::fs::read(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+    let before = std::fs::read_to_string(&path).ok();
+    // The state holds only while the lock file is as the run before left it: then only lines of this run differ.
+    let patched = before.as_deref().filter(|_| known.locked).and_then(|before| patch(before, plan, summary));
+    let text = match patched {
+        Some(text) => text,
+        None => whole_text(plan, wanted, summary, known, (!whole).then_some(&path))?,
+    };
+    if before.is_some_and(|before| before == text) {
         return Ok(Update::Unchanged);
     }
-    if summary.keys.keys().any(|node| summary.traces[node.index()].is_none()) {
+    if summary.looked_at.values().flatten().any(|made| made.trace.is_none()) {
         return Ok(Update::NotOnRecord);
     }
     write(&text, &path)?;
     Ok(Update::Written)
+}
+
+/// The text with the lines of the stages that were looked at as they are now. `None` if one of them has no line.
+fn patch(text: &str, plan: &Plan, summary: &Summary) -> Option<String> {
+    let mut lines = HashMap::new();
+    for (&node, made) in &summary.looked_at {
+        let made = made.as_ref()?;
+        let line = Locked::of(plan, node, (made.key, &made.outputs)).line();
+        lines.insert(name_part(&line)?.to_owned(), line);
+    }
+    let mut patched = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        let now = name_part(line).and_then(|name| lines.remove(name));
+        patched.push_str(now.as_deref().unwrap_or(line));
+    }
+    lines.is_empty().then_some(patched)
+}
+
+/// The beginning of a line, which names the stage.
+fn name_part(line: &str) -> Option<&str> {
+    line.starts_with("{\"stage\":").then(|| line.find(",\"key\":")).flatten().map(|end| &line[..end])
+}
+
+/// All that the run gave, and what the file at `kept` says of other stages of the plan.
+fn whole_text(
+    plan: &Plan,
+    wanted: &BTreeSet<NodeIndex>,
+    summary: &Summary,
+    known: &Known,
+    kept: Option<&Path>,
+) -> Result<String, LockError> {
+    let mut lock = LockFile::of(plan, wanted, summary, known);
+    if let Some(before) = kept.map(LockFile::read).transpose()?.flatten() {
+        let names: BTreeSet<String> = plan.stages().map(|(_, planned)| planned.id.to_string()).collect();
+        for (name, locked) in before.stages.into_iter().filter(|(name, _)| names.contains(name)) {
+            lock.stages.entry(name).or_insert(locked);
+        }
+    }
+    Ok(lock.render())
 }
 
 /// Where the lock file does not fit the pipeline as it stands, as sentences; none if it fits.

@@ -13,11 +13,12 @@ use crate::plan::Plan;
 use crate::pool::{Pool, Taken};
 use crate::schedule::{Schedule, State};
 use crate::stage_log::StageLogs;
-use crate::state::{Known, Trace};
+use crate::state::{Known, Told, Trace};
 use crate::worker::{Executor, Finished, Job, JobError};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{
     ActionKey, Cache, CacheError, Digest, DirtyReason, FailedTry, RunId, StageRecord, StatCache, Timestamp,
+    Watched,
 };
 use pipe_stages::context::StageEvent;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,15 +54,38 @@ pub struct Options {
 }
 
 /// How a run ended, and what its stages made.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Summary {
     pub totals: Totals,
-    /// Trees of the outputs of every wanted stage; none for a stage that did not finish.
-    pub outputs: BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
-    /// Key of every wanted stage whose result is there.
-    pub keys: BTreeMap<NodeIndex, ActionKey>,
-    /// What the next run may rely on, by the index of the stage.
-    pub traces: Vec<Option<Trace>>,
+    /// Every wanted stage of which it was not known that nothing it depends on has changed. `None` without a result.
+    pub looked_at: BTreeMap<NodeIndex, Option<Made>>,
+    /// The record that tells the last result of every wanted stage, if there is one.
+    pub told: Option<Told>,
+}
+
+/// The result of one stage.
+#[derive(Debug)]
+pub struct Made {
+    pub key: ActionKey,
+    pub outputs: BTreeMap<String, Digest>,
+    /// What the next run may rely on; `None` if the result is not on record.
+    pub trace: Option<(Trace, Vec<Watched<'static>>)>,
+}
+
+impl Summary {
+    /// Key and outputs of a wanted stage that has a result.
+    pub fn result<'s>(
+        &'s self,
+        node: NodeIndex,
+        known: &'s Known,
+    ) -> Option<(ActionKey, &'s BTreeMap<String, Digest>)> {
+        match self.looked_at.get(&node) {
+            Some(made) => made.as_ref().map(|made| (made.key, &made.outputs)),
+            None => {
+                known.traces.get(node.index())?.as_ref().map(|trace| (trace.last.key, &trace.last.outputs))
+            }
+        }
+    }
 }
 
 /// The places a run works with.
@@ -153,7 +177,7 @@ struct Stage {
     keyed: Option<(Keyed, Vec<DirtyReason>)>,
     outputs: BTreeMap<String, Digest>,
     record: Option<StageRecord>,
-    trace: Option<Trace>,
+    trace: Option<(Trace, Vec<Watched<'static>>)>,
     started: Option<(Timestamp, Instant)>,
     failed_tries: Vec<FailedTry>,
 }
@@ -179,7 +203,8 @@ struct Run<'a> {
     known: &'a Known,
     /// Stages of which it is known that nothing they depend on has changed.
     current: Vec<bool>,
-    last: Vec<Option<LastResult>>,
+    /// Last results found in run records, where no state tells them.
+    recorded: Vec<Option<LastResult>>,
     running: usize,
     /// Stages that pause before another try.
     resting: Vec<Resting>,
@@ -208,18 +233,18 @@ impl<'a> Run<'a> {
         observer: &'a mut dyn FnMut(&Event),
     ) -> Result<Self, CacheError> {
         let node_count = plan.graph.node_count();
-        let mut last: Vec<Option<LastResult>> =
-            known.traces.iter().map(|trace| trace.as_ref().map(|trace| trace.last.clone())).collect();
+        let mut recorded = Vec::new();
         if known.traces.is_empty() {
             let names = options.wanted.iter().map(|&node| plan.graph[node].id.to_string()).collect();
             let (mut found, warnings) = history::last_results(&workspace.cache, &plan.name, &names)?;
             for warning in warnings {
                 observer(&Event::Warning(warning.to_string()));
             }
-            last = plan.graph.node_weights().map(|planned| found.remove(&planned.id.to_string())).collect();
+            recorded =
+                plan.graph.node_weights().map(|planned| found.remove(&planned.id.to_string())).collect();
         }
-        workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.clone()));
-        let expected = Expected::new(plan, &last);
+        workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.iter().cloned()));
+        let expected = Expected::new(plan, |node| last(known, &recorded, node));
         let started_at = Timestamp::now();
         let id = RunId::at(started_at);
         Ok(Self {
@@ -233,7 +258,7 @@ impl<'a> Run<'a> {
             stages: (0..node_count).map(|_| Stage::default()).collect(),
             current: current(plan, &options.wanted, &options.forced, known, &workspace.cache)?,
             known,
-            last,
+            recorded,
             running: 0,
             resting: Vec::new(),
             deadlines: Vec::new(),
@@ -267,38 +292,51 @@ impl<'a> Run<'a> {
         self.tell(&Event::Stage { stage, event });
     }
 
+    /// The last result of a stage before this run.
+    fn last(&self, node: NodeIndex) -> Option<&LastResult> {
+        last(self.known, &self.recorded, node)
+    }
+
+    /// The outputs of a stage that has ended.
+    fn outputs(&self, node: NodeIndex) -> &BTreeMap<String, Digest> {
+        match self.known.traces.get(node.index()) {
+            Some(Some(trace)) if self.current[node.index()] => &trace.last.outputs,
+            _ => &self.stages[node.index()].outputs,
+        }
+    }
+
     fn name(&self, node: NodeIndex) -> String {
         self.plan.graph[node].id.to_string()
     }
 
     fn finish(mut self) -> Result<Summary, CacheError> {
+        let mut told = self.known.told.clone();
         if !self.options.dry && self.has_news() {
-            let record = self.record(Some(Timestamp::now()));
+            let record = self.whole_record();
             self.workspace.cache.runs.save(&record)?;
+            let earlier = record.unchanged.as_ref().map_or(0, |unchanged| unchanged.records as u32);
+            told = Some(Told { run: record.id, records: 1 + earlier });
         }
         self.tell(&Event::Ended(self.totals));
-        let schedule = &self.schedule;
-        let has_result = |node: &NodeIndex| matches!(schedule.state(*node), State::Cached | State::Done);
-        let key = |node: &NodeIndex| {
-            if self.current[node.index()] {
-                return Some((*node, self.last[node.index()].as_ref()?.key));
-            }
-            Some((*node, self.stages[node.index()].record.as_ref()?.key?))
-        };
-        let keys = self.options.wanted.iter().filter(|node| has_result(node)).filter_map(key).collect();
-        let outputs = self
-            .options
-            .wanted
-            .iter()
-            .map(|&node| (node, std::mem::take(&mut self.stages[node.index()].outputs)))
-            .collect();
-        let traces = self.plan.graph.node_indices().map(|node| {
-            if self.current[node.index()] {
-                return self.known.traces[node.index()].clone();
-            }
-            self.stages[node.index()].trace.take().filter(|_| has_result(&node))
+        let (schedule, stages) = (&self.schedule, &mut self.stages);
+        let looked_at = self.options.wanted.iter().filter(|node| !self.current[node.index()]).map(|&node| {
+            let stage = &mut stages[node.index()];
+            let key = stage.record.as_ref().and_then(|record| record.key);
+            let has_result = matches!(schedule.state(node), State::Cached | State::Done);
+            let made = key.filter(|_| has_result).map(|key| Made {
+                key,
+                outputs: std::mem::take(&mut stage.outputs),
+                trace: stage.trace.take(),
+            });
+            (node, made)
         });
-        let traces = traces.collect();
-        Ok(Summary { totals: self.totals, outputs, keys, traces })
+        Ok(Summary { totals: self.totals, looked_at: looked_at.collect(), told })
+    }
+}
+
+fn last<'l>(known: &'l Known, recorded: &'l [Option<LastResult>], node: NodeIndex) -> Option<&'l LastResult> {
+    match known.traces.get(node.index()) {
+        Some(trace) => trace.as_ref().map(|trace| &trace.last),
+        None => recorded.get(node.index())?.as_ref(),
     }
 }

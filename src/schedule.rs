@@ -161,7 +161,7 @@ impl Schedule {
         self.states[node.index()] = state;
         let succeeded = matches!(state, State::Cached | State::Done);
         let mut skipped = Vec::new();
-        for next in self.dependents[node.index()].clone() {
+        for next in std::mem::take(&mut self.dependents[node.index()]) {
             match self.state(next) {
                 State::Waiting(1) if succeeded => {
                     self.states[next.index()] = State::Ready;

@@ -6,20 +6,24 @@
 //!
 //! The file is a memo. Without it, or when it is damaged or of another program, everything is found out anew.
 
-use crate::history::LastResult;
+use self::stored::{Change, Head, Lists, Stored, StoredPlan, Tail, View, encode, write_all};
 use crate::params::Environment;
 use crate::pipeline::PARAM_PREFIX;
-use crate::plan::{Edge, Plan, PlannedStage, StoredStage};
+use crate::plan::{Edge, Plan, PlannedStage};
+use crate::run::Made;
 use petgraph::graph::{DiGraph, NodeIndex};
-use pipe_cache::{Digest, Layout, StatCache, Watched};
+use pipe_cache::{Digest, Expected, Layout, Watched};
 use rustix::fs::CWD;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+mod stored;
+
+pub use stored::{Told, Trace};
 
 /// All that decides which plan a call of `pipe run` makes, but for the contents of files and the environment.
 #[derive(Debug, Clone, Default)]
@@ -40,32 +44,24 @@ impl Call {
     }
 }
 
-/// The last result of a stage, and what it was read from outside of the cache.
-#[derive(Debug, Clone)]
-pub struct Trace {
-    pub last: LastResult,
-    /// The facts that it told, as JSON.
-    pub summary: String,
-    pub watched: Vec<Watched<'static>>,
-    /// Content and path of the files.
-    pub sources: Vec<(Digest, PathBuf)>,
-}
-
 /// What is known before a run, of each stage by its index in the plan. Empty where nothing is known.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Known {
     /// The files that the plan was made from.
     pub files: Vec<Watched<'static>>,
     /// The variables that the plan and its stages depend on.
     pub environment: BTreeMap<String, Option<String>>,
+    /// The run record that tells of all stages that have a trace.
+    pub told: Option<Told>,
+    /// Whether the lock file tells of all stages what is known here.
+    pub locked: bool,
     /// The last result, where it is on record.
     pub traces: Vec<Option<Trace>>,
     /// Whether everything outside of the cache that the stage reads is as it was.
     pub unchanged: Vec<bool>,
-    /// The files below the folder of the results, where all stand as they were placed.
-    pub placed: Vec<Option<Vec<Watched<'static>>>>,
-    /// The plan as it stood in the state file.
-    pub plan: Option<Vec<u8>>,
+    /// Whether the files below the folder of the results stand as they were placed.
+    pub placed: Vec<bool>,
+    stored: Option<Stored>,
 }
 
 /// What a state file tells.
@@ -80,43 +76,6 @@ pub enum Found {
     Changed(Box<(Plan, Known)>),
 }
 
-const MAGIC: &[u8; 16] = b"pipe state v1\n\0\0";
-
-/// Read for every run.
-#[derive(Serialize, Deserialize)]
-struct Head<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-    stages: u32,
-    /// Whether every stage has a result.
-    complete: bool,
-    #[serde(borrow)]
-    environment: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
-    /// The folder of the results.
-    #[serde(borrow)]
-    results: Cow<'a, str>,
-    /// The pipeline and parameter files; then for each stage what it reads, and its results below their folder.
-    #[serde(borrow)]
-    watched: Vec<Watched<'a>>,
-    /// Where each of those groups ends in `watched`.
-    ends: Vec<u32>,
-}
-
-/// Read when something changed: the plan.
-#[derive(Serialize, Deserialize)]
-struct StoredPlan {
-    /// As JSON.
-    params: String,
-    overrides: Vec<String>,
-    order: Vec<u32>,
-    stages: Vec<StoredStage>,
-    /// Source, target, output, input, position.
-    edges: Vec<(u32, u32, String, String, u32)>,
-}
-
-/// Read when something changed, of each stage: a [`Trace`] without what it watches.
-type StoredResult<Last, Text, Sources> = Option<(Last, Text, Sources)>;
-
 /// Reads the state of a call and looks at everything that it watches. With `plan_anyway`, the plan is read also when all
 /// is up to date.
 pub fn open(layout: &Layout, call: &Call, plan_anyway: bool) -> Found {
@@ -126,52 +85,46 @@ pub fn open(layout: &Layout, call: &Call, plan_anyway: bool) -> Found {
 }
 
 fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
-    let mut file = File::open(path).ok()?;
-    let head = read_part(&mut file)?;
-    let head: Head = postcard::from_bytes(&head).ok()?;
+    let stored = Stored::open(path)?;
+    let view = stored.view()?;
+    let (head, tail) = (&view.head, view.tail());
     let stages = head.stages as usize;
-    if head.ends.len() != 1 + 2 * stages || !head.ends.is_sorted() || !same_environment(&head.environment) {
+    if !same_environment(&head.environment) {
         return None;
     }
-    let holds = check(&head)?;
-    let group = |at: usize| {
-        let begin = if at == 0 { 0 } else { head.ends[at - 1] as usize };
-        begin..(head.ends[at] as usize).min(holds.len()).max(begin)
-    };
-    let group_holds = |at: usize| holds[group(at)].iter().all(|holds| *holds);
-    if !group_holds(0) {
+    let held = Held::look(&view)?;
+    if !held.files {
         return None;
     }
-    if !plan_anyway && head.complete && holds.iter().all(|holds| *holds) {
-        return Some(Found::UpToDate { name: head.name.into_owned(), stages });
+    let all = |holds: &[bool]| holds.iter().all(|holds| *holds);
+    if !plan_anyway && tail.complete && all(&held.reads) && all(&held.placed) {
+        return Some(Found::UpToDate { name: head.name.clone().into_owned(), stages });
     }
-    let results: Vec<StoredResult<LastResult, String, Vec<(Digest, PathBuf)>>> =
-        postcard::from_bytes(&read_part(&mut file)?).ok()?;
-    let plan_bytes = read_part(&mut file)?;
-    let stored: StoredPlan = postcard::from_bytes(&plan_bytes).ok()?;
-    if stored.stages.len() != stages || results.len() != stages {
-        return None;
-    }
-    let owned = |at: usize| head.watched[group(at)].iter().cloned().map(Watched::into_owned).collect();
-    let traces = results.into_iter().enumerate().map(|(node, result)| {
-        let (last, summary, sources) = result?;
-        Some(Trace { last, summary, sources, watched: owned(1 + node) })
-    });
     let known = Known {
-        files: owned(0),
+        files: tail.files.iter().cloned().map(Watched::into_owned).collect(),
         environment: head
             .environment
             .iter()
             .map(|(name, value)| (name.to_string(), value.as_deref().map(str::to_owned)))
             .collect(),
-        traces: traces.collect(),
-        unchanged: (0..stages).map(|node| group_holds(1 + node)).collect(),
-        placed: (0..stages)
-            .map(|node| group_holds(1 + stages + node).then(|| owned(1 + stages + node)))
-            .collect(),
-        plan: Some(plan_bytes),
+        told: tail.told.clone(),
+        locked: tail.locked,
+        traces: stored.results(&view)?,
+        unchanged: held.reads,
+        placed: held.placed,
+        stored: None,
     };
-    let mut graph = DiGraph::with_capacity(stages, stored.edges.len());
+    let plan = restore(&stored.plan()?, head, &known.files)?;
+    drop(view);
+    Some(Found::Changed(Box::new((plan, Known { stored: Some(stored), ..known }))))
+}
+
+fn restore(stored: &[u8], head: &Head<'_>, files: &[Watched<'_>]) -> Option<Plan> {
+    let stored: StoredPlan = postcard::from_bytes(stored).ok()?;
+    if stored.stages.len() != head.stages as usize {
+        return None;
+    }
+    let mut graph = DiGraph::with_capacity(stored.stages.len(), stored.edges.len());
     for stored in stored.stages {
         graph.add_node(PlannedStage::restore(stored)?);
     }
@@ -179,43 +132,79 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
         let edge = Edge { output, input, position: position as usize };
         graph.add_edge(NodeIndex::new(source as usize), NodeIndex::new(target as usize), edge);
     }
-    let plan = Plan {
-        name: head.name.into_owned(),
-        file: PathBuf::from(&*head.watched.first()?.path),
+    Some(Plan {
+        name: head.name.clone().into_owned(),
+        file: PathBuf::from(&*files.first()?.path),
         params: serde_json::from_str(&stored.params).ok()?,
         overrides: stored.overrides,
         graph,
         order: stored.order.into_iter().map(|node| NodeIndex::new(node as usize)).collect(),
-    };
-    Some(Found::Changed(Box::new((plan, known))))
+    })
 }
 
-/// Looks at everything that is watched.
-fn check(head: &Head<'_>) -> Option<Vec<bool>> {
-    let (read, placed) = head.watched.split_at_checked(head.ends[head.stages as usize] as usize)?;
-    // What is relative to a folder is found faster from that folder.
-    let results = File::open(&*head.results).ok();
-    let mut holds = vec![false; head.watched.len()];
-    let (read_holds, placed_holds) = holds.split_at_mut(read.len());
-    look_at(read, read_holds, |watched| watched.holds(CWD));
-    if let Some(results) = results {
-        look_at(placed, placed_holds, |watched| watched.holds(results.as_fd()));
+/// What of all that is watched is as it was.
+struct Held {
+    /// The pipeline, its parameter files and its lock file.
+    files: bool,
+    /// By stage, what it reads.
+    reads: Vec<bool>,
+    /// By stage, its results.
+    placed: Vec<bool>,
+}
+
+impl Held {
+    /// Looks at everything once. `None` if the state contradicts itself.
+    fn look(view: &View<'_>) -> Option<Self> {
+        let stages = view.head.stages as usize;
+        let table = view.table();
+        let mut needed = vec![false; table.len()];
+        for &place in (0..stages).flat_map(|node| view.reads(node)) {
+            *needed.get_mut(place as usize)? = true;
+        }
+        let mut reads: Vec<&Watched<'_>> =
+            table.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(watched, _)| *watched).collect();
+        let read_by_stages = reads.len();
+        reads.extend(&view.tail().files);
+        let holds = look_at(&reads, |watched| watched.holds(CWD));
+        let (holds, files) = holds.split_at(read_by_stages);
+        // Back to the places in the table. What no stage reads any more does not matter.
+        let mut holds = holds.iter();
+        let of_table: Vec<bool> =
+            needed.iter().map(|needed| !needed || holds.next() == Some(&true)).collect();
+        let placed: Vec<&Watched<'_>> = (0..stages).flat_map(|node| view.placed(node)).collect();
+        // What is relative to a folder is found faster from that folder.
+        let stands = match File::open(&*view.head.results) {
+            Ok(results) => look_at(&placed, |watched| watched.holds(results.as_fd())),
+            Err(_) => vec![false; placed.len()],
+        };
+        let mut stands = stands.iter();
+        let mut stand = |node: usize| {
+            let of_stage = stands.by_ref().take(view.placed(node).len());
+            of_stage.fold(true, |all, stands| all && *stands)
+        };
+        Some(Self {
+            files: files.iter().all(|holds| *holds),
+            placed: (0..stages).map(&mut stand).collect(),
+            reads: (0..stages)
+                .map(|node| view.reads(node).iter().all(|&place| of_table[place as usize]))
+                .collect(),
+        })
     }
-    Some(holds)
 }
 
 /// A thread is worth its start for so many paths.
 const PATHS_A_THREAD: usize = 700;
 
 /// Looks at many paths on a few threads. They are started here: a pool would cost more than a small pipeline takes.
-fn look_at(watched: &[Watched<'_>], holds: &mut [bool], look: impl Fn(&Watched<'_>) -> bool + Sync) {
+fn look_at<'w>(watched: &[&Watched<'w>], look: impl Fn(&Watched<'w>) -> bool + Sync) -> Vec<bool> {
     let most = watched.len() / PATHS_A_THREAD;
     let threads = if most > 1 {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4).min(most)
     } else {
         1
     };
-    let look_at_part = |watched: &[Watched<'_>], holds: &mut [bool]| {
+    let mut holds = vec![false; watched.len()];
+    let look_at_part = |watched: &[&Watched<'w>], holds: &mut [bool]| {
         for (watched, holds) in watched.iter().zip(holds) {
             *holds = look(watched);
         }
@@ -231,32 +220,7 @@ fn look_at(watched: &[Watched<'_>], holds: &mut [bool], look: impl Fn(&Watched<'
             look_at_part(watched, holds);
         }
     });
-}
-
-/// A part is its magic, its length and its BLAKE3 hash, then its bytes.
-fn read_part(file: &mut File) -> Option<Vec<u8>> {
-    let mut start = [0; 16 + 8 + 32];
-    file.read_exact(&mut start).ok()?;
-    let (found_magic, rest) = start.split_first_chunk::<16>()?;
-    let (length, hash) = rest.split_first_chunk::<8>()?;
-    let length = u64::from_le_bytes(*length);
-    if found_magic != MAGIC || length > file.metadata().ok()?.len() {
-        return None;
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact(&mut bytes).ok()?;
-    (Digest::of_bytes(&bytes).0 == hash).then_some(bytes)
-}
-
-fn write_part(bytes: &mut Vec<u8>, part: &[u8]) {
-    bytes.extend(MAGIC);
-    bytes.extend((part.len() as u64).to_le_bytes());
-    bytes.extend(Digest::of_bytes(part).0);
-    bytes.extend(part);
-}
-
-fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    postcard::to_allocvec(value).map_err(io::Error::other)
+    holds
 }
 
 /// Variables that set params are told by their names too: a further one may change the plan or be an error.
@@ -281,52 +245,117 @@ pub fn environment(asked: &Environment, plan: &Plan) -> BTreeMap<String, Option<
 }
 
 /// What a finished run leaves for the next.
-pub struct Saved<'a> {
+pub struct News<'a> {
     pub plan: &'a Plan,
     pub wanted: &'a BTreeSet<NodeIndex>,
     /// The folder of the results.
     pub results: &'a Path,
-    pub known: &'a Known,
+    pub files: &'a [Watched<'static>],
+    pub environment: &'a BTreeMap<String, Option<String>>,
+    pub told: Option<Told>,
+    pub locked: bool,
+    /// Of every stage that was looked at: its result, if it has one, and what it reads.
+    pub looked_at: &'a BTreeMap<NodeIndex, Option<Made>>,
+    /// The results that were looked at or placed, seen from their folder.
+    pub placed: &'a BTreeMap<NodeIndex, Vec<Watched<'static>>>,
 }
 
-impl Saved<'_> {
-    /// Writes the state of a call in place of what is there.
-    pub fn write(&self, stats: &StatCache, layout: &Layout, call: &Call) -> io::Result<()> {
-        let Self { plan, known, .. } = self;
-        let mut watched: Vec<Watched<'_>> = known.files.iter().map(Watched::borrowed).collect();
-        let mut ends = vec![watched.len() as u32];
-        for trace in &known.traces {
-            watched.extend(trace.iter().flat_map(|trace| &trace.watched).map(Watched::borrowed));
-            ends.push(watched.len() as u32);
+impl News<'_> {
+    /// Adds to the state that was read before the run, or writes all anew.
+    pub fn save(&self, known: &Known, layout: &Layout, call: &Call) -> io::Result<()> {
+        let has_result = |node: &NodeIndex| {
+            let before = || known.traces.get(node.index()).is_some_and(Option::is_some);
+            self.looked_at.get(node).map_or_else(before, |made| trace_of(made).is_some())
+        };
+        let stands = |node: &NodeIndex| {
+            self.placed.contains_key(node) || known.placed.get(node.index()).is_some_and(|placed| *placed)
+        };
+        let tail = Tail {
+            complete: self.wanted.iter().all(|node| has_result(node) && stands(node)),
+            told: self.told.clone(),
+            locked: self.locked,
+            files: self.files.iter().map(Watched::borrowed).collect(),
+        };
+        let view = known.stored.as_ref().and_then(|stored| Some((stored, stored.view()?)));
+        match &view {
+            Some((stored, view)) if stored.add(&self.change(view, &tail))? => Ok(()),
+            _ => self.write_all(
+                known,
+                view.map(|(_, view)| view),
+                tail,
+                &layout.state(&call.digest()?),
+                layout,
+            ),
         }
-        let mut complete = true;
-        for (node, placed) in known.placed.iter().enumerate() {
-            let has_all = known.traces[node].is_some() && placed.is_some();
-            complete &= has_all || !self.wanted.contains(&NodeIndex::new(node));
-            watched.extend(placed.iter().flatten().map(Watched::borrowed));
-            ends.push(watched.len() as u32);
-        }
-        let environment = known
-            .environment
+    }
+
+    fn change<'s>(&'s self, view: &'s View<'_>, tail: &Tail<'s>) -> Change<'s> {
+        let mut table = Table::new(view.table());
+        let of_stage = |(node, made): (&NodeIndex, &'s Option<Made>)| {
+            let trace = trace_of(made);
+            let watched = trace.iter().flat_map(|(_, watched)| watched);
+            let reads = watched.map(|watched| table.place(watched)).collect();
+            (node.index() as u32, trace.map(|(trace, _)| Cow::Borrowed(trace)), reads)
+        };
+        let results = self.looked_at.iter().map(of_stage).collect();
+        let placed = self
+            .placed
             .iter()
-            .map(|(name, value)| (name.into(), value.as_deref().map(Cow::from)))
-            .collect();
-        let stages = plan.graph.node_count() as u32;
-        let name = Cow::from(&plan.name);
-        let results = self.results.to_string_lossy();
-        let mut bytes = Vec::new();
-        let head = Head { name, stages, complete, environment, results, watched, ends };
-        write_part(&mut bytes, &encode(&head)?);
-        let results = known.traces.iter().map(|trace| {
-            let Trace { last, summary, sources, .. } = trace.as_ref()?;
-            Some((last, summary, sources))
-        });
-        write_part(&mut bytes, &encode(&results.collect::<Vec<StoredResult<_, _, _>>>())?);
-        match &known.plan {
-            Some(stored) => write_part(&mut bytes, stored),
-            None => write_part(&mut bytes, &encode(&self.stored_plan())?),
+            .map(|(node, watched)| (node.index() as u32, watched.iter().map(Watched::borrowed).collect()));
+        Change { tail: tail.clone(), results, placed: placed.collect(), table: table.new_ones() }
+    }
+
+    fn write_all(
+        &self,
+        known: &Known,
+        before: Option<View<'_>>,
+        tail: Tail<'_>,
+        path: &Path,
+        layout: &Layout,
+    ) -> io::Result<()> {
+        let count = self.plan.graph.node_count();
+        let mut table = Table::new(Vec::new());
+        let (mut reads, mut placed, mut results) = (Lists::default(), Lists::default(), Vec::new());
+        let table_before = before.as_ref().map(View::table).unwrap_or_default();
+        for node in 0..count {
+            let index = NodeIndex::new(node);
+            match self.looked_at.get(&index) {
+                Some(made) => {
+                    let trace = trace_of(made);
+                    results.push(trace.map(|(trace, _)| trace));
+                    let watched = trace.iter().flat_map(|(_, watched)| watched);
+                    reads.push(watched.map(|watched| table.place(watched)));
+                }
+                None => {
+                    results.push(known.traces.get(node).and_then(Option::as_ref));
+                    let places = before.as_ref().map(|view| view.reads(node)).unwrap_or_default();
+                    reads.push(places.iter().map(|place| table.place(table_before[*place as usize])));
+                }
+            }
+            match self.placed.get(&index) {
+                Some(watched) => placed.push(watched.iter().map(Watched::borrowed)),
+                None => placed.push(before.iter().flat_map(|view| view.placed(node)).map(Watched::borrowed)),
+            }
         }
-        stats.replace_memo(&layout.state(&call.digest()?), &bytes)
+        let head = Head {
+            name: Cow::from(&self.plan.name),
+            stages: count as u32,
+            environment: self
+                .environment
+                .iter()
+                .map(|(name, value)| (name.into(), value.as_deref().map(Cow::from)))
+                .collect(),
+            results: self.results.to_string_lossy(),
+            tail,
+            table: table.new_ones(),
+            reads,
+            placed,
+        };
+        let plan = match known.stored.as_ref().and_then(Stored::plan) {
+            Some(plan) => plan,
+            None => encode(&self.stored_plan())?,
+        };
+        write_all(layout, path, &head, &results, &plan)
     }
 
     fn stored_plan(&self) -> StoredPlan {
@@ -343,5 +372,37 @@ impl Saved<'_> {
             stages: plan.graph.node_weights().map(PlannedStage::to_stored).collect(),
             edges: edges.collect(),
         }
+    }
+}
+
+fn trace_of(made: &Option<Made>) -> Option<&(Trace, Vec<Watched<'static>>)> {
+    made.as_ref()?.trace.as_ref()
+}
+
+/// Watched things, each once.
+struct Table<'a> {
+    known: usize,
+    places: HashMap<(&'a str, Expected), u32>,
+    new: Vec<&'a Watched<'a>>,
+}
+
+impl<'a> Table<'a> {
+    fn new(known: Vec<&'a Watched<'a>>) -> Self {
+        let count = known.len();
+        let places = known.into_iter().zip(0..).map(|(watched, at)| ((&*watched.path, watched.expected), at));
+        Self { known: count, places: places.collect(), new: Vec::new() }
+    }
+
+    fn place(&mut self, watched: &'a Watched<'a>) -> u32 {
+        let next = (self.known + self.new.len()) as u32;
+        *self.places.entry((&watched.path, watched.expected)).or_insert_with(|| {
+            self.new.push(watched);
+            next
+        })
+    }
+
+    /// Those that were not known, in the order of their places.
+    fn new_ones(&self) -> Vec<Watched<'a>> {
+        self.new.iter().map(|watched| watched.borrowed()).collect()
     }
 }

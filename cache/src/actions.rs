@@ -15,8 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-const RECORD: record::Format =
-    record::Format { name: "action", version: 1, encoding: record::Encoding::Json };
+const RECORD: record::Format = record::Format { name: "action", version: 1 };
 
 /// The result of one run of a stage. Times and host are told to people; nothing depends on them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

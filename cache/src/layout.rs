@@ -28,7 +28,7 @@ impl Layout {
     /// Creates what is missing of the folder; changes nothing that exists.
     pub fn create(&self) -> Result<(), CacheError> {
         const ACTION: &str = "create the cache folder";
-        let folders = ["tmp", "objects-v1", "trees-v1", "actions-v1", "memo-v1", "placed-v3"];
+        let folders = ["tmp", "objects-v1", "trees-v1", "actions-v1", "memo-v1", "placed-v4"];
         for name in folders.into_iter().chain(["work", "checkpoints", "runs", "quarantine"]) {
             fs_err::create_dir_all(self.root.join(name)).doing(ACTION)?;
         }
@@ -79,7 +79,7 @@ impl Layout {
     }
     /// The folder of all records of what was placed.
     pub fn placements(&self) -> PathBuf {
-        self.root.join("placed-v3")
+        self.root.join("placed-v4")
     }
     /// The record of what was placed in a folder of the user, named by the digest of its path.
     pub fn placed(&self, place: &Digest) -> PathBuf {

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-const RECORD: record::Format = record::Format { name: "memo", version: 1, encoding: record::Encoding::Json };
+const RECORD: record::Format = record::Format { name: "memo", version: 1 };
 const RESTORING: &str = "restore a memoised item";
 
 /// Everything that may change the result of one item.

@@ -5,8 +5,10 @@
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::files::{self, LINK_SIZE, Placer};
+use crate::journal::{Journal, Magic};
+use crate::layout::Layout;
 use crate::lock;
-use crate::record::{self, Found};
+use crate::record::Found;
 use crate::stat::{FileStat, kind_of};
 use crate::stat_cache::StatCache;
 use crate::store::{Store, object_stat};
@@ -19,8 +21,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 const ACTION: &str = "place results";
-const RECORD: record::Format =
-    record::Format { name: "placed", version: 3, encoding: record::Encoding::Postcard };
+const MAGIC: &Magic = b"pipe placed v4\n\0";
 
 /// What [`Store::place`] did, as paths relative to the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -43,33 +44,79 @@ impl Placed {
 }
 
 /// What stands in a folder by our hand: more than that while a placing is under way, never less.
+///
+/// Its file is a [`Journal`]: the first part tells of every subfolder, each later one of some.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct PlaceRecord {
     /// The folder, for people and for the collector of garbage.
     pub(crate) folder: String,
-    /// Subfolder → the tree that stands there, or is being placed.
-    #[serde(default)]
-    pub(crate) digests: BTreeMap<String, Digest>,
-    /// Subfolder → relative path → digests that we have put there.
-    trees: BTreeMap<String, Files>,
+    /// What stands in each subfolder.
+    pub(crate) standing: BTreeMap<String, Standing>,
+}
+
+/// What stands in a subfolder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// The tree that stands there, or is being placed.
+    pub(crate) tree: Digest,
+    files: Files,
+}
+
+impl Standing {
+    /// Whether just this tree stands there, and nothing is left of a placing that was killed.
+    fn is(&self, tree: &Digest, files: &[TreeFile]) -> bool {
+        let stands = |file: &TreeFile| self.files.get(&file.path).is_some_and(|put| *put == [file.digest]);
+        self.tree == *tree && self.files.len() == files.len() && files.iter().all(stands)
+    }
 }
 
 impl PlaceRecord {
-    /// Whether just this tree stands in a subfolder, and nothing is left of a placing that was killed.
-    fn says(&self, name: &str, tree: &Digest, files: &[TreeFile]) -> bool {
-        self.digests.get(name) == Some(tree)
-            && self.trees.get(name).is_some_and(|listed| {
-                listed.len() == files.len()
-                    && files
-                        .iter()
-                        .all(|file| listed.get(&file.path).is_some_and(|known| *known == [file.digest]))
-            })
-    }
-
     /// What stands in the file of a placing.
     pub(crate) fn read(path: &Path) -> Result<Found<Self>, CacheError> {
-        record::read(path, RECORD).doing(ACTION)
+        let Some(journal) = Journal::open(path, MAGIC).doing(ACTION)? else { return Ok(Found::Absent) };
+        if journal.count() == 0 || !journal.is_whole() {
+            return Ok(Found::Corrupt("it is cut short, or of another kind".to_owned()));
+        }
+        let mut record = Self::default();
+        for part in 0..journal.count() {
+            let Some(bytes) = journal.read(part).doing(ACTION)? else {
+                return Ok(Found::Corrupt("its checksum does not fit its content".to_owned()));
+            };
+            match postcard::from_bytes::<Self>(&bytes) {
+                Ok(Self { folder, standing }) => {
+                    record.folder = folder;
+                    record.standing.extend(standing);
+                }
+                Err(error) => return Ok(Found::Corrupt(error.to_string())),
+            }
+        }
+        Ok(Found::Record(record))
     }
+
+    /// Writes what stands in the named subfolders now: adds it to the file, or writes all anew when that is due.
+    fn write<'n>(
+        &self,
+        layout: &Layout,
+        path: &Path,
+        changed: impl Iterator<Item = &'n str>,
+    ) -> io::Result<()> {
+        let of = |name: &'n str| Some((name.to_owned(), self.standing.get(name)?.clone()));
+        let change = Self { folder: self.folder.clone(), standing: changed.filter_map(of).collect() };
+        if change.standing.len() < self.standing.len()
+            && let Some(journal) = Journal::open(path, MAGIC)?
+        {
+            let bytes = encode(&change)?;
+            let added = journal.size_from(1) + bytes.len() as u64;
+            if added <= journal.size_from(0) / 2 && journal.append(&bytes)? {
+                return Ok(());
+            }
+        }
+        Journal::replace(layout, path, MAGIC, &[&encode(self)?])
+    }
+}
+
+fn encode(record: &PlaceRecord) -> io::Result<Vec<u8>> {
+    postcard::to_allocvec(record).map_err(io::Error::other)
 }
 
 /// Relative path → digests that we have put there.
@@ -105,18 +152,18 @@ impl Store {
             .collect::<Result<Vec<_>, CacheError>>()?;
         let mut replaced: BTreeMap<&str, Files> = BTreeMap::new();
         for (name, (_, files)) in &flat {
-            if !record.says(name, &trees[*name], files) {
-                let files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
-                let before = record.trees.remove(*name).unwrap_or_default();
-                record.trees.insert((*name).to_owned(), union(&before, files));
-                record.digests.insert((*name).to_owned(), trees[*name]);
+            let tree = trees[*name];
+            if !record.standing.get(*name).is_some_and(|standing| standing.is(&tree, files)) {
+                let before = record.standing.remove(*name).map(|standing| standing.files).unwrap_or_default();
+                let files = union(&before, files_of(files));
+                record.standing.insert((*name).to_owned(), Standing { tree, files });
                 replaced.insert(name, before);
             }
         }
         if !replaced.is_empty() {
             // First, so that a killed process leaves nothing that its successor takes for foreign.
             record.folder = folder.display().to_string();
-            record::replace(&self.layout, &record_path, RECORD, &record).doing(ACTION)?;
+            record.write(&self.layout, &record_path, replaced.keys().copied()).doing(ACTION)?;
         }
         fs_err::create_dir_all(&folder).doing(ACTION)?;
         let placed = flat
@@ -139,15 +186,17 @@ impl Store {
                 Ok(placed)
             })
             .collect::<Result<Vec<_>, CacheError>>()?;
-        let mut tidied = false;
+        let mut tidied = Vec::new();
         for (name, (_, files)) in flat.iter().filter(|(name, _)| replaced.contains_key(name)) {
-            let listed = record.trees.get_mut(*name).expect("it was inserted above");
-            let now: Files = files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect();
-            tidied |= *listed != now;
-            *listed = now;
+            let standing = record.standing.get_mut(*name).expect("it was inserted above");
+            let now = files_of(files);
+            if standing.files != now {
+                standing.files = now;
+                tidied.push(*name);
+            }
         }
-        if tidied {
-            record::replace(&self.layout, &record_path, RECORD, &record).doing(ACTION)?;
+        if !tidied.is_empty() {
+            record.write(&self.layout, &record_path, tidied.iter().copied()).doing(ACTION)?;
         }
         Ok(Placed {
             written: placed.iter().flat_map(|placed| placed.written.clone()).collect(),
@@ -164,15 +213,15 @@ impl Store {
 
     /// What to expect of placed files, by their paths below `folder`, from now on. A file that was written to since it
     /// was placed is not settled.
-    pub fn watch_placed(&self, folder: &Path, paths: &[String], stats: &StatCache) -> Vec<Watched<'static>> {
-        let stat = |path: &String| std::fs::symlink_metadata(folder.join(path)).ok();
+    pub fn watch_placed(&self, folder: &Path, paths: &[&String], stats: &StatCache) -> Vec<Watched<'static>> {
+        let stat = |path: &&String| std::fs::symlink_metadata(folder.join(path)).ok();
         let newest = paths.par_iter().filter_map(stat).map(|found| FileStat::of(&found).changed).max();
         // Else a write in this very moment could leave the same stat.
         let settled = newest.is_none_or(|newest| stats.wait_past(newest));
-        let watch = |path: &String| {
+        let watch = |path: &&String| {
             let found = stat(path).filter(|found| settled && found.is_file() && files::is_sealed(found));
             let expected = found.map_or(Expected::Unsettled, |found| Expected::Is(FileStat::of(&found)));
-            Watched { path: path.clone().into(), expected }
+            Watched { path: (*path).clone().into(), expected }
         };
         paths.par_iter().map(watch).collect()
     }
@@ -348,6 +397,10 @@ fn make_folder(folder: &Path) -> Result<(), CacheError> {
         Ok(stat) => Err(CacheError::InTheWay { path: folder.to_owned(), found: kind_of(stat.file_type()) }),
         Err(error) => Err(error).doing(ACTION),
     }
+}
+
+fn files_of(files: &[TreeFile]) -> Files {
+    files.iter().map(|file| (file.path.clone(), vec![file.digest])).collect()
 }
 
 /// Everything that either lists.

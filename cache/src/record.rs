@@ -1,8 +1,7 @@
 //! Small files with a checksum, one value each: the form of all records that decide what is served.
 //!
-//! The first line is `pipe <name> <version> <BLAKE3 of the rest>`, the rest is JSON, or for large records
-//! that nobody reads, postcard. A file that is cut, damaged, of another kind or of another version is
-//! [`Found::Corrupt`], never a value.
+//! The first line is `pipe <name> <version> <BLAKE3 of the rest>`, the rest is JSON. A file that is cut,
+//! damaged, of another kind or of another version is [`Found::Corrupt`], never a value.
 
 use crate::digest::Digest;
 use crate::files;
@@ -16,13 +15,6 @@ use std::path::Path;
 pub(crate) struct Format {
     pub(crate) name: &'static str,
     pub(crate) version: u32,
-    pub(crate) encoding: Encoding,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Json,
-    Postcard,
 }
 
 /// What stands under the name of a record.
@@ -64,14 +56,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, format: Format) -> io::Resu
 }
 
 fn encode<T: Serialize>(format: Format, value: &T) -> io::Result<Vec<u8>> {
-    let body = match format.encoding {
-        Encoding::Json => {
-            let mut body = serde_json::to_vec(value)?;
-            body.push(b'\n');
-            body
-        }
-        Encoding::Postcard => postcard::to_allocvec(value).map_err(io::Error::other)?,
-    };
+    let mut body = serde_json::to_vec(value)?;
+    body.push(b'\n');
     let head = format!("pipe {} {} {}\n", format.name, format.version, Digest::of_bytes(&body));
     Ok([head.into_bytes(), body].concat())
 }
@@ -86,17 +72,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, String
     if checksum != Digest::of_bytes(body).to_string().as_bytes() {
         return Err("its checksum does not fit its content".to_owned());
     }
-    match format.encoding {
-        Encoding::Json => serde_json::from_slice(body).map_err(|error| error.to_string()),
-        Encoding::Postcard => postcard::from_bytes(body).map_err(|error| error.to_string()),
-    }
+    serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const FORMAT: Format = Format { name: "test", version: 3, encoding: Encoding::Json };
+    const FORMAT: Format = Format { name: "test", version: 3 };
 
     #[test]
     fn a_record_reads_back() {

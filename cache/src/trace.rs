@@ -10,7 +10,7 @@ use crate::manifest::ActionKey;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::ErrorKind;
@@ -120,6 +120,21 @@ pub struct RunRecord {
     pub tags: Vec<String>,
     /// In the order of the plan.
     pub stages: Vec<StageRecord>,
+    /// The stages that this run found as an earlier one left them, if they are not among `stages`.
+    /// [`RunHistory::load`] puts them there, unless the record of the earlier run was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchanged: Option<Unchanged>,
+}
+
+/// Stages that are recorded elsewhere: a run that changed little need not repeat the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unchanged {
+    /// The run that tells of them.
+    pub run: RunId,
+    /// How many they are.
+    pub stages: usize,
+    /// How many records must be read to know all of them, this one not counted.
+    pub records: usize,
 }
 
 /// What became of one stage in a run.
@@ -171,6 +186,24 @@ pub struct StageRecord {
     /// cannot be told from that of others, and for a program that held less than pipe itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+}
+
+impl StageRecord {
+    /// The record of a stage whose result a later run found.
+    fn found_again(self) -> Self {
+        Self {
+            outcome: Outcome::Cached,
+            reasons: Vec::new(),
+            started_at: None,
+            error: None,
+            memo_hits: 0,
+            memo_misses: 0,
+            failed_tries: Vec::new(),
+            threads: None,
+            peak_memory_bytes: None,
+            ..self
+        }
+    }
 }
 
 /// One try of a stage that failed and was tried again.
@@ -231,6 +264,37 @@ impl RunHistory {
 
     /// Reads one run; `None` if there is none of that name.
     pub fn load(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
+        let Some(mut run) = self.load_own(id)? else { return Ok(None) };
+        let mut seen = BTreeSet::from([id.clone()]);
+        let all = run.stages.len() + run.unchanged.as_ref().map_or(0, |unchanged| unchanged.stages);
+        while let Some(Unchanged { run: earlier, .. }) = &run.unchanged {
+            if !seen.insert(earlier.clone()) {
+                let reason = format!("it leads back to itself over {earlier}");
+                return Err(CacheError::malformed("the record of a run", reason));
+            }
+            // What a removed record told is lost; the rest is not.
+            let Some(earlier) = self.load_own(earlier)? else {
+                let lost = all.saturating_sub(run.stages.len());
+                run.unchanged.iter_mut().for_each(|unchanged| unchanged.stages = lost);
+                break;
+            };
+            let mut later: HashMap<String, StageRecord> =
+                run.stages.drain(..).map(|stage| (stage.name.clone(), stage)).collect();
+            let stages = earlier.stages.into_iter().map(|stage| match later.remove(&stage.name) {
+                Some(later) => later,
+                None => stage.found_again(),
+            });
+            run.stages = stages.collect();
+            run.stages.extend(later.into_values());
+            run.unchanged = earlier.unchanged;
+        }
+        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
+        run.tags = tags.map(|(name, _)| name).collect();
+        Ok(Some(run))
+    }
+
+    /// Reads one run as it was written.
+    fn load_own(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
         let bytes = match fs_err::read(self.layout.run(id)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             result => result.doing("read a run")?,
@@ -241,13 +305,11 @@ impl RunHistory {
         if file.format != RUN_FORMAT {
             return Err(malformed(format!("it has format {}, this pipe reads {RUN_FORMAT}", file.format)));
         }
-        let mut run: RunRecord =
+        let run: RunRecord =
             serde_json::from_value(file.run).map_err(|error| malformed(error.to_string()))?;
         if run.id != *id {
             return Err(malformed(format!("it is the record of {}", run.id)));
         }
-        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
-        run.tags = tags.map(|(name, _)| name).collect();
         Ok(Some(run))
     }
 

@@ -18,7 +18,7 @@ pub struct Watched<'a> {
 }
 
 /// What a stat must give. The same stat proves the same content, or for a folder the same names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Expected {
     /// Nothing is there.
     Absent,

@@ -112,7 +112,12 @@ fn row(run: &RunRecord, id_size: usize) -> [String; 8] {
 
 /// E.g. `3 ran, 1 cached`.
 pub(crate) fn outcomes(run: &RunRecord) -> String {
-    let count = |outcome: Outcome| run.stages.iter().filter(|stage| stage.outcome == outcome).count();
+    let count = |outcome: Outcome| {
+        // Of stages whose record was removed no more is known.
+        let lost = run.unchanged.as_ref().filter(|_| outcome == Outcome::Cached);
+        let listed = run.stages.iter().filter(|stage| stage.outcome == outcome).count();
+        listed + lost.map_or(0, |unchanged| unchanged.stages)
+    };
     let counts = [
         (Outcome::Ran, "ran"),
         (Outcome::Cached, "cached"),

@@ -54,10 +54,11 @@ fn plan(file: &Path) -> Result<Plan, CliError> {
 fn write(plan: &Plan) -> Result<u8, CliError> {
     let workspace = open_workspace(&ShareArgs::default())?;
     let options = Options { wanted: wanted(plan, &[])?, dry: true, ..Options::default() };
-    let summary = execute(plan, &workspace, &options, &Known::default(), &mut |_| {})?;
+    let known = Known::default();
+    let summary = execute(plan, &workspace, &options, &known, &mut |_| {})?;
     let missing: Vec<String> = plan
         .stages()
-        .filter(|(node, _)| !summary.keys.contains_key(node))
+        .filter(|(node, _)| summary.result(*node, &known).is_none())
         .map(|(_, planned)| planned.id.to_string())
         .collect();
     if !missing.is_empty() {
@@ -68,9 +69,10 @@ fn write(plan: &Plan) -> Result<u8, CliError> {
         )));
     }
     let path = lockfile::path_of(&plan.file);
-    let written = LockFile::of(plan, &summary).write(&path).map_err(lock_error(plan))?;
+    let written =
+        LockFile::of(plan, &options.wanted, &summary, &known).write(&path).map_err(lock_error(plan))?;
     let what = if written { "wrote" } else { "nothing to do for" };
-    console::hint(format!("{what} {}: {} stages", path.display(), summary.keys.len()));
+    console::hint(format!("{what} {}: {} stages", path.display(), plan.graph.node_count()));
     Ok(OK)
 }
 
@@ -127,7 +129,7 @@ pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
                 Err(error) => return Err(CliError::failed(&error)),
             }
         }
-        outputs.insert(node, locked.outputs.clone());
+        outputs.insert(node, &locked.outputs);
     }
     if !missing.is_empty() {
         for line in &missing {

@@ -9,11 +9,13 @@ use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
-use crate::state::{self, Call, Found, Known, Saved};
+use crate::state::{self, Call, Found, Known, News};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
+use petgraph::graph::NodeIndex;
 use pipe_cache::{CacheError, Digest, Expected, Layout, StatCache};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
 
@@ -102,21 +104,31 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
         watched.add(&plan, &options.wanted);
     }
     interrupt::install();
-    let mut summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
+    let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;
     if !options.dry {
         // Before the results, so that the file has settled when the state takes its stat.
-        keep_lock(&plan, &summary, args.select.is_all());
+        let locked = keep_lock(&plan, &options.wanted, &summary, &known, args.select.is_all());
         let results = Path::new(RESULTS).join(&plan.name);
-        let mut known = settle(&plan, &workspace, &mut summary, &results, known, definition)?;
-        watch_lock(&plan, &workspace.stats, &mut known);
-        let saved = Saved { plan: &plan, wanted: &options.wanted, results: &results, known: &known };
+        let placed = place(&plan, &workspace, &options.wanted, &summary, &known, &results)?;
+        let (mut files, environment) = sources(&plan, &workspace.stats, &known, definition);
+        watch_lock(&plan, &workspace.stats, &mut files);
+        let news = News {
+            plan: &plan,
+            wanted: &options.wanted,
+            results: &results,
+            files: &files,
+            environment: &environment,
+            told: summary.told.clone(),
+            locked,
+            looked_at: &summary.looked_at,
+            placed: &placed,
+        };
         // Without it the next run takes longer.
-        let _ = saved.write(&workspace.stats, &workspace.cache.layout, &call);
-        std::mem::forget(known);
+        let _ = news.save(&known, &workspace.cache.layout, &call);
     }
     console::hint(last_line(&plan, &summary.totals, since, options.dry));
     // The process ends: to give back what thousands of stages hold, piece by piece, would take longer than a small run.
-    std::mem::forget((plan, workspace));
+    std::mem::forget((plan, workspace, known));
     Ok(match summary.totals {
         Totals { interrupted: true, .. } => INTERRUPTED,
         Totals { failed: 1.., .. } => STAGE_FAILED,
@@ -124,55 +136,56 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     })
 }
 
-/// Places the results that do not stand already, and gathers what the next run may rely on.
-fn settle(
+/// Places the results that do not stand already, and tells what stands for each stage that was looked at.
+fn place(
     plan: &Plan,
     workspace: &Workspace,
-    summary: &mut Summary,
+    wanted: &BTreeSet<NodeIndex>,
+    summary: &Summary,
+    known: &Known,
     results: &Path,
-    known: Known,
-    definition: Option<Definition>,
-) -> Result<Known, CliError> {
+) -> Result<BTreeMap<NodeIndex, Vec<pipe_cache::Watched<'static>>>, CliError> {
     let Workspace { cache, stats, .. } = workspace;
     let failed = |error: CacheError| CliError::failed(&error);
-    let (files, environment) = match definition {
+    let stands = |node: NodeIndex, outputs: &BTreeMap<String, Digest>| {
+        let last = known.traces.get(node.index()).and_then(Option::as_ref).map(|trace| &trace.last.outputs);
+        known.placed.get(node.index()) == Some(&true) && last == Some(outputs)
+    };
+    let outputs: BTreeMap<_, _> = wanted
+        .iter()
+        .filter_map(|&node| Some((node, summary.result(node, known)?.1)))
+        .filter(|(node, outputs)| !stands(*node, outputs))
+        .collect();
+    let (_, mut files_of) = place_results(plan, workspace, &outputs, results).map_err(failed)?;
+    stats.save().map_err(failed)?;
+    let files: Vec<(NodeIndex, Vec<String>)> =
+        outputs.keys().map(|node| (*node, files_of.remove(node).unwrap_or_default())).collect();
+    let all: Vec<&String> = files.iter().flat_map(|(_, files)| files).collect();
+    let mut watched = cache.store.watch_placed(results, &all, stats).into_iter();
+    Ok(files.iter().map(|(node, files)| (*node, watched.by_ref().take(files.len()).collect())).collect())
+}
+
+/// The files and variables that the plan was made from.
+fn sources(
+    plan: &Plan,
+    stats: &StatCache,
+    known: &Known,
+    definition: Option<Definition>,
+) -> (Vec<pipe_cache::Watched<'static>>, BTreeMap<String, Option<String>>) {
+    match definition {
         Some(definition) => {
             let files = definition.files.iter().map(|(path, digest)| watch_text(path, digest, stats));
             (files.collect(), state::environment(&definition.environment, plan))
         }
-        None => (known.files, known.environment),
-    };
-    let mut placed = known.placed;
-    placed.resize(plan.graph.node_count(), None);
-    let mut outputs = std::mem::take(&mut summary.outputs);
-    outputs.retain(|node, trees| {
-        let last = known.traces.get(node.index()).and_then(|trace| Some(&trace.as_ref()?.last.outputs));
-        placed[node.index()].is_none() || last != Some(&*trees)
-    });
-    let (_, files_of) = place_results(plan, workspace, &outputs, results).map_err(failed)?;
-    stats.save().map_err(failed)?;
-    let all: Vec<String> = files_of.values().flatten().cloned().collect();
-    let mut watched = cache.store.watch_placed(results, &all, stats).into_iter();
-    for node in outputs.keys() {
-        let count = files_of.get(node).map_or(0, Vec::len);
-        placed[node.index()] = Some(watched.by_ref().take(count).collect());
+        None => (known.files.clone(), known.environment.clone()),
     }
-    let unchanged = vec![true; plan.graph.node_count()];
-    Ok(Known {
-        files,
-        environment,
-        traces: std::mem::take(&mut summary.traces),
-        unchanged,
-        placed,
-        plan: known.plan,
-    })
 }
 
 /// A lock file that another branch or an editor changed is not up to date, though every stage is.
-fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
+fn watch_lock(plan: &Plan, stats: &StatCache, files: &mut Vec<pipe_cache::Watched<'static>>) {
     let path = lockfile::path_of(&plan.file);
     let shown = path.to_string_lossy().into_owned();
-    known.files.retain(|watched| watched.path != shown);
+    files.retain(|watched| watched.path != shown);
     if !plan.overrides.is_empty() {
         return;
     }
@@ -181,7 +194,7 @@ fn watch_lock(plan: &Plan, stats: &StatCache, known: &mut Known) {
         Err(_) if !path.exists() => Expected::Absent,
         Err(_) => Expected::Unsettled,
     };
-    known.files.push(pipe_cache::Watched { path: shown.into(), expected });
+    files.push(pipe_cache::Watched { path: shown.into(), expected });
 }
 
 /// What to expect of a text file that was read before, when its content had this digest.
@@ -193,12 +206,19 @@ fn watch_text(path: &Path, digest: &Digest, stats: &StatCache) -> pipe_cache::Wa
     pipe_cache::Watched { path: path.to_string_lossy().into_owned().into(), expected }
 }
 
-/// Brings the lock file up to date after a run that brought all that was asked for up to date.
-fn keep_lock(plan: &Plan, summary: &Summary, whole: bool) {
-    let Totals { failed: 0, skipped: 0, interrupted: false, .. } = summary.totals else { return };
+/// Brings the lock file up to date after a run that brought all that was asked for up to date. Whether it is.
+fn keep_lock(
+    plan: &Plan,
+    wanted: &BTreeSet<NodeIndex>,
+    summary: &Summary,
+    known: &Known,
+    whole: bool,
+) -> bool {
+    let Totals { failed: 0, skipped: 0, interrupted: false, .. } = summary.totals else { return false };
     let file = lockfile::path_of(&plan.file);
     let path = file.display();
-    match lockfile::update(plan, summary, whole) {
+    let update = lockfile::update(plan, wanted, summary, known, whole);
+    match &update {
         Ok(Update::Overridden) if !file.exists() => {}
         Ok(Update::Unchanged) => {}
         Ok(Update::Written) => console::hint(format!("wrote {path}")),
@@ -209,16 +229,14 @@ fn keep_lock(plan: &Plan, summary: &Summary, whole: bool) {
         // The results are there; that their names could not be written down does not undo them.
         Err(error) => console::hint(format!(
             "warning: the lock file is left as it is: {}; `pipe lock {}` makes it anew",
-            CliError::failed(&error),
+            CliError::failed(error),
             plan.file.display()
         )),
     }
+    matches!(update, Ok(Update::Unchanged | Update::Written))
 }
 
-pub(crate) fn wanted(
-    plan: &Plan,
-    patterns: &[String],
-) -> Result<std::collections::BTreeSet<petgraph::graph::NodeIndex>, CliError> {
+pub(crate) fn wanted(plan: &Plan, patterns: &[String]) -> Result<BTreeSet<NodeIndex>, CliError> {
     if patterns.is_empty() {
         return Ok(plan.order.iter().copied().collect());
     }

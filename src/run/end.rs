@@ -109,7 +109,7 @@ impl Run<'_> {
         let Finished { outputs, mut report, warning, reused } = finished;
         let stage = &mut self.stages[node.index()];
         match &mut stage.trace {
-            Some(trace) if warning.is_none() => {
+            Some((trace, _)) if warning.is_none() => {
                 trace.last.outputs.clone_from(&outputs);
                 trace.last.took = Some(report.elapsed);
                 trace.summary = serde_json::json!(report.facts).to_string();
@@ -127,7 +127,7 @@ impl Run<'_> {
             self.schedule.end(node, State::Cached);
             return;
         }
-        report.unchanged = self.last[node.index()].as_ref().is_some_and(|last| last.outputs == outputs);
+        report.unchanged = self.last(node).is_some_and(|last| last.outputs == outputs);
         self.totals.ran += 1;
         if let Some(record) = &mut self.stages[node.index()].record {
             record.outputs.clone_from(&outputs);

@@ -22,8 +22,8 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn new(plan: &Plan, last: &[Option<LastResult>]) -> Self {
-        let took = |node: NodeIndex| last[node.index()].as_ref().and_then(|last| last.took);
+    pub(super) fn new<'l>(plan: &Plan, last: impl Fn(NodeIndex) -> Option<&'l LastResult>) -> Self {
+        let took = |node: NodeIndex| last(node).and_then(|last| last.took);
         let mut by_kind: HashMap<&str, (Duration, u32)> = HashMap::new();
         for (node, planned) in plan.stages() {
             if let Some(took) = took(node) {

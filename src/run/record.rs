@@ -4,9 +4,12 @@ use super::Run;
 use crate::history;
 use crate::state::Trace;
 use petgraph::graph::NodeIndex;
-use pipe_cache::{CacheError, Outcome, RunRecord, StageRecord, Timestamp};
+use pipe_cache::{CacheError, Outcome, RunRecord, StageRecord, Timestamp, Unchanged};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+
+/// So many records are read to know what became of one run.
+const MOST_RECORDS: u32 = 50;
 
 impl Run<'_> {
     pub(super) fn close_record(
@@ -31,12 +34,27 @@ impl Run<'_> {
         if since < self.next_save {
             return Ok(());
         }
-        self.workspace.cache.runs.save(&self.record(None))?;
+        self.workspace.cache.runs.save(&self.record(None, false))?;
         self.next_save = Instant::now() + (since.elapsed() * 50).max(Duration::from_secs(1));
         Ok(())
     }
 
-    pub(super) fn record(&self, finished_at: Option<Timestamp>) -> RunRecord {
+    /// The record of the whole run. Stages that are as an earlier run told it are not told again, unless too many
+    /// records would have to be read to know them.
+    pub(super) fn whole_record(&self) -> RunRecord {
+        let at = Some(Timestamp::now());
+        let Some(told) = self.known.told.as_ref().filter(|told| told.records < MOST_RECORDS) else {
+            return self.record(at, true);
+        };
+        let current = self.options.wanted.iter().filter(|node| self.current[node.index()]);
+        let unchanged =
+            Unchanged { run: told.run.clone(), stages: current.count(), records: told.records as usize };
+        RunRecord { unchanged: Some(unchanged), ..self.record(at, false) }
+    }
+
+    /// The record of the stages that were looked at so far, or of all.
+    fn record(&self, finished_at: Option<Timestamp>, all: bool) -> RunRecord {
+        let is_listed = |node: &&NodeIndex| all || !self.current[node.index()];
         RunRecord {
             id: self.id.clone(),
             pipeline: self.plan.name.clone(),
@@ -55,7 +73,14 @@ impl Run<'_> {
             overrides: self.plan.overrides.clone(),
             params: self.plan.params.clone(),
             tags: Vec::new(),
-            stages: self.plan.order.iter().filter_map(|node| self.stage_record(*node)).collect(),
+            stages: self
+                .plan
+                .order
+                .iter()
+                .filter(is_listed)
+                .filter_map(|node| self.stage_record(*node))
+                .collect(),
+            unchanged: None,
         }
     }
 
@@ -68,10 +93,10 @@ impl Run<'_> {
     /// A run that found everything as the last one left it is not worth a record.
     pub(super) fn has_news(&self) -> bool {
         self.options.message.is_some()
-            || self.stages.iter().zip(&self.last).any(|(stage, last)| {
-                let last = last.as_ref().map(|last| last.key);
-                let news = |record: &StageRecord| record.outcome != Outcome::Cached || last != record.key;
-                stage.record.as_ref().is_some_and(news)
+            || self.plan.graph.node_indices().any(|node| {
+                let last = || self.last(node).map(|last| last.key);
+                let news = |record: &StageRecord| record.outcome != Outcome::Cached || last() != record.key;
+                self.stages[node.index()].record.as_ref().is_some_and(news)
             })
     }
 

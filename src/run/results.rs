@@ -12,14 +12,14 @@ use std::path::Path;
 pub fn place_results(
     plan: &Plan,
     workspace: &Workspace,
-    outputs: &BTreeMap<NodeIndex, BTreeMap<String, Digest>>,
+    outputs: &BTreeMap<NodeIndex, &BTreeMap<String, Digest>>,
     folder: &Path,
 ) -> Result<(usize, BTreeMap<NodeIndex, Vec<String>>), CacheError> {
     let mut trees = BTreeMap::new();
     let mut names = BTreeMap::new();
     for (node, ports) in outputs {
         let stage = plan.graph[*node].id.folder();
-        for (port, tree) in ports {
+        for (port, tree) in *ports {
             let name = format!("{stage}/{port}");
             trees.insert(name.clone(), *tree);
             names.insert(name, *node);

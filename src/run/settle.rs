@@ -22,8 +22,6 @@ impl Run<'_> {
         {
             if self.current[node.index()] {
                 self.totals.cached += 1;
-                let last = self.last[node.index()].as_ref().expect("a current stage has a result");
-                self.stages[node.index()].outputs = last.outputs.clone();
                 self.tell(&Event::Cached { stage: self.name(node) });
                 self.schedule.end(node, State::Cached);
                 continue;
@@ -42,9 +40,8 @@ impl Run<'_> {
 
     fn key(&self, node: NodeIndex) -> Result<Keyed, CacheError> {
         let Workspace { cache, stats, sources, .. } = self.workspace;
-        let keyed = Keyed::new(self.plan, node, cache, stats, |source, edge| {
-            self.stages[source.index()].outputs[&edge.output]
-        })?;
+        let keyed =
+            Keyed::new(self.plan, node, cache, stats, |source, edge| self.outputs(source)[&edge.output])?;
         sources.add(keyed.externals.sources());
         Ok(keyed)
     }
@@ -75,17 +72,14 @@ impl Run<'_> {
             Ok(record) => {
                 let stage = &mut self.stages[node.index()];
                 stage.outputs = record.outputs.clone();
-                stage.trace = Some(Trace {
-                    last: LastResult {
-                        key: keyed.key,
-                        manifest: record.manifest,
-                        outputs: record.outputs.clone(),
-                        took: Some(record.duration),
-                    },
-                    summary: record.summary.to_string(),
-                    watched: keyed.externals.watched().to_vec(),
-                    sources: keyed.externals.sources(),
-                });
+                let last = LastResult {
+                    key: keyed.key,
+                    manifest: record.manifest,
+                    outputs: record.outputs.clone(),
+                    took: Some(record.duration),
+                };
+                let (summary, sources) = (record.summary.to_string(), keyed.externals.sources());
+                stage.trace = Some((Trace { last, summary, sources }, keyed.externals.watched().to_vec()));
                 stage.record = Some(StageRecord {
                     key: Some(keyed.key),
                     manifest: Some(record.manifest),
@@ -123,7 +117,7 @@ impl Run<'_> {
 
     /// Why the result is not on record: what differs from the last result of the stage.
     fn reasons(&self, node: NodeIndex, manifest: &Manifest) -> Vec<DirtyReason> {
-        match self.last[node.index()].as_ref().map(|last| history::manifest(&self.workspace.cache, last)) {
+        match self.last(node).map(|last| history::manifest(&self.workspace.cache, last)) {
             None => vec![DirtyReason::NeverRan],
             Some(None) => vec![DirtyReason::OutputsMissing],
             Some(Some(previous)) => {

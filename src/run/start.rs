@@ -39,11 +39,10 @@ impl<'a> Run<'a> {
         let sentences = explain::describe(&reasons, &record.sources, &self.workspace.cache.store);
         record.reasons = reasons;
         let stage = &mut self.stages[node.index()];
-        stage.trace = record.manifest.map(|manifest| Trace {
-            last: LastResult { key: keyed.key, manifest, outputs: BTreeMap::new(), took: None },
-            summary: String::new(),
-            watched: keyed.externals.watched().to_vec(),
-            sources: keyed.externals.sources(),
+        stage.trace = record.manifest.map(|manifest| {
+            let last = LastResult { key: keyed.key, manifest, outputs: BTreeMap::new(), took: None };
+            let trace = Trace { last, summary: String::new(), sources: keyed.externals.sources() };
+            (trace, keyed.externals.watched().to_vec())
         });
         stage.record = Some(record);
         let expected = self.expected.of(node);
@@ -72,7 +71,7 @@ impl<'a> Run<'a> {
         let mut inputs: BTreeMap<String, Vec<_>> =
             ports.iter().map(|port| (port.name.to_string(), Vec::new())).collect();
         for (source, edge) in self.plan.inputs(node) {
-            let tree = self.stages[source.index()].outputs[&edge.output];
+            let tree = self.outputs(source)[&edge.output];
             inputs.entry(edge.input.clone()).or_default().push((self.name(source), tree));
         }
         inputs

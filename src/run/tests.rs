@@ -48,12 +48,10 @@ fn twice(stages: &[(&str, &[&str])]) -> [Vec<String>; 2] {
         let executor = FakeExecutor::default();
         let summary = run(&plan, &workspace, &executor, &options, &known, &mut |_| {}).unwrap();
         let count = plan.graph.node_count();
-        known = Known {
-            traces: summary.traces,
-            unchanged: vec![false; count],
-            placed: vec![None; count],
-            ..Known::default()
-        };
+        let trace = |made: Option<Made>| made?.trace.map(|(trace, _)| trace);
+        known.traces = summary.looked_at.into_values().map(trace).collect();
+        known.unchanged = vec![false; count];
+        known.placed = vec![false; count];
         executor.started.into_inner().unwrap()
     })
 }

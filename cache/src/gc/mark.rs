@@ -8,7 +8,7 @@ use crate::dirty::DirtyReason;
 use crate::error::{CacheError, Warning};
 use crate::manifest::{ActionKey, Manifest};
 use crate::memo::{ItemMemo, MemoRecord};
-use crate::place::PlaceRecord;
+use crate::place::{PlaceRecord, Standing};
 use crate::reach::Files;
 use crate::record::Found;
 use crate::scan::{self, Named};
@@ -128,7 +128,7 @@ impl<'a> Marks<'a> {
     fn placed(&mut self) -> Result<(), CacheError> {
         for found in scan::named(&self.cache.layout.placements())? {
             let Found::Record(record) = PlaceRecord::read(&found.path)? else { continue };
-            for (name, tree) in &record.digests {
+            for (name, Standing { tree, .. }) in &record.standing {
                 if Path::new(&record.folder).join(name).exists() {
                     self.root_trees.entry(*tree).or_insert(Reason::Placed);
                     self.tree(tree, Reason::Placed)?;

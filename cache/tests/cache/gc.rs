@@ -79,6 +79,7 @@ pub(crate) fn stage(kind: &str, key: ActionKey, outcome: Outcome) -> StageRecord
 pub(crate) fn run(cache: &Cache, pipeline: &str, second: u64, stages: Vec<StageRecord>) {
     let started_at = Timestamp(second * 1000);
     let run = RunRecord {
+        unchanged: None,
         id: RunId::at(started_at),
         pipeline: pipeline.to_owned(),
         file: String::new(),
@@ -236,7 +237,7 @@ fn placed_results_are_kept_while_their_folder_is_there() {
     fs::remove_dir_all(&folder).unwrap();
     let gone = space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(gone.garbage.iter().any(|group| group.reason == Reason::FolderGone), "{gone:?}");
-    assert_eq!(files(&space.cache, "placed-v3"), 0);
+    assert_eq!(files(&space.cache, "placed-v4"), 0);
 }
 
 #[test]

@@ -172,7 +172,7 @@ fn a_placed_file_becomes_a_folder_and_a_placed_folder_a_file() {
 fn after_a_lost_record_of_placing_nothing_is_removed() {
     let space = Space::new();
     let (_, folder) = placed(&space);
-    for record in fs::read_dir(space.path(".pipe/placed-v3")).unwrap() {
+    for record in fs::read_dir(space.path(".pipe/placed-v4")).unwrap() {
         fs::write(record.unwrap().path(), "damaged").unwrap();
     }
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.8\n")]);

@@ -26,6 +26,7 @@ fn run(started_at: u64) -> RunRecord {
         overrides: vec!["--set epochs=9".to_owned()],
         params: BTreeMap::from([("epochs".to_owned(), json!(9))]),
         tags: Vec::new(),
+        unchanged: None,
         stages: vec![StageRecord {
             name: "train[fold=0]".to_owned(),
             kind: "train".to_owned(),

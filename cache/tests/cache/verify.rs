@@ -104,7 +104,7 @@ fn a_damaged_object_damages_the_item_that_needs_it() {
 fn damaged_records_are_told() {
     check(|space| only(space, "actions-v1"), &[(Part::Result, true)]);
     check(|space| only(space, "memo-v1"), &[(Part::Item, false)]);
-    check(|space| only(space, "placed-v3"), &[(Part::Placing, false)]);
+    check(|space| only(space, "placed-v4"), &[(Part::Placing, false)]);
     check(|space| only(space, "runs"), &[(Part::Run, false)]);
     check(|space| space.path(".pipe/stat-v1"), &[(Part::Stat, false)]);
 }
