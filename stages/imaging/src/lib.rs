@@ -34,12 +34,14 @@ pub mod affine;
 pub mod check;
 pub mod components;
 pub mod crop;
+pub mod dicom;
 pub mod digest;
 pub mod nifti;
 pub mod normalize;
 pub mod npy;
 pub mod orient;
 pub mod resample;
+pub mod stored;
 pub mod transform;
 pub mod volume;
 

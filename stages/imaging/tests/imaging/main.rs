@@ -5,6 +5,8 @@ mod case_checks;
 mod components;
 mod crop;
 mod data_set;
+mod dicom_series;
+mod formats;
 mod hostile;
 mod nifti_files;
 mod normalize;
