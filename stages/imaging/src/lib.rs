@@ -31,6 +31,7 @@
 //! ```
 
 pub mod affine;
+mod bounded;
 pub mod check;
 pub mod components;
 pub mod crop;

@@ -7,7 +7,8 @@ use flate2::{Compression, GzBuilder};
 
 use super::affine::quaternion;
 use super::fault::{Error, Fault};
-use super::header::Datatype;
+use super::header::code;
+use crate::stored::Datatype;
 use crate::volume::{Geometry, Image, LabelMap};
 
 /// Writes an image as `float32`; compressed when the name ends in `.gz`.
@@ -79,7 +80,7 @@ fn header(geometry: &Geometry, channels: usize, datatype: Datatype) -> Result<[u
     bytes.i32(0, 348);
     bytes.0[38] = b'r'; // `regular`, as every writer sets it
     dim.iter().enumerate().for_each(|(k, &d)| bytes.i16(40 + 2 * k, d));
-    bytes.i16(70, datatype.nifti_type() as i16);
+    bytes.i16(70, code(datatype));
     bytes.i16(72, datatype.bytes() as i16 * 8);
     bytes.f32s(76, &[qfac, sx, sy, sz, 1.0, 1.0, 1.0, 1.0]);
     bytes.f32s(108, &[352.0, 1.0, 0.0]); // vox_offset, scl_slope, scl_inter

@@ -22,7 +22,11 @@ fn every_encoding_is_read_as_pydicom_and_simpleitk_read_it() {
         // SimpleITK recomputes the directions from text of 16 characters.
         let difference = image.geometry().affine.max_difference(&expected.affine);
         assert!(difference < 1e-6, "{name}: affine differs by {difference}");
-        assert_eq!(image.as_slice(), expected.values, "{name}");
+        // Decoders of lossy JPEG may round a cosine transform either way.
+        let tolerance = if name.contains("baseline") { 1.0 } else { 0.0 };
+        let differs =
+            image.as_slice().iter().zip(&expected.values).position(|(a, b)| (a - b).abs() > tolerance);
+        assert_eq!((image.as_slice().len(), differs), (expected.values.len(), None), "{name}");
     }
 }
 
