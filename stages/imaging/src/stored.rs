@@ -146,23 +146,12 @@ impl Stored<'_> {
 
     fn labels<T: Number>(self, shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
         let scaling = self.scaling.unwrap_or(Scaling { slope: 1.0, intercept: 0.0 });
-        let mut labels = reserve(self.bytes.len() / size_of::<T>())?;
-        let (mut first, mut count) = (None, 0);
-        for (index, cell) in self.bytes.chunks_exact(size_of::<T>()).enumerate() {
+        let mut labels = Labels::reserve(self.bytes.len() / size_of::<T>())?;
+        for cell in self.bytes.chunks_exact(size_of::<T>()) {
             let stored = if self.big_endian { T::big(cell) } else { T::little(cell) };
-            let value = stored.wide() * scaling.slope + scaling.intercept;
-            let nearest = value.round();
-            // Written so that NaN fails.
-            let is_label = (0.0..=255.0).contains(&nearest) && (value - nearest).abs() <= LABEL_TOLERANCE;
-            if !is_label {
-                count += 1;
-                first.get_or_insert((index, value));
-            }
-            labels.push(nearest as u8);
+            labels.push(stored.wide() * scaling.slope + scaling.intercept);
         }
-        let Some((i, value)) = first else { return Ok(labels) };
-        let [_, y, x] = shape;
-        Err(ValueFault::LabelValue { count, value, at: [i / (x * y), i / x % y, i % x] })
+        labels.finish(shape)
     }
 }
 
@@ -171,6 +160,43 @@ fn reserve<T>(length: usize) -> Result<Vec<T>, ValueFault> {
     let bytes = length.saturating_mul(size_of::<T>());
     values.try_reserve_exact(length).map_err(|_| ValueFault::Memory { bytes })?;
     Ok(values)
+}
+
+/// Labels from values that are in memory already. See [`Stored::to_labels`].
+pub(crate) fn labels_from_f32(values: &[f32], shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
+    let mut labels = Labels::reserve(values.len())?;
+    values.iter().for_each(|&value| labels.push(f64::from(value)));
+    labels.finish(shape)
+}
+
+/// Labels as they come, with the first value that is none.
+struct Labels {
+    labels: Vec<u8>,
+    first: Option<(usize, f64)>,
+    count: usize,
+}
+
+impl Labels {
+    fn reserve(length: usize) -> Result<Self, ValueFault> {
+        Ok(Self { labels: reserve(length)?, first: None, count: 0 })
+    }
+
+    fn push(&mut self, value: f64) {
+        let nearest = value.round();
+        // Written so that NaN fails.
+        let is_label = (0.0..=255.0).contains(&nearest) && (value - nearest).abs() <= LABEL_TOLERANCE;
+        if !is_label {
+            self.count += 1;
+            self.first.get_or_insert((self.labels.len(), value));
+        }
+        self.labels.push(nearest as u8);
+    }
+
+    fn finish(self, [_, y, x]: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
+        let Self { labels, first, count } = self;
+        let Some((i, value)) = first else { return Ok(labels) };
+        Err(ValueFault::LabelValue { count, value, at: [i / (x * y), i / x % y, i % x] })
+    }
 }
 
 /// A type that voxels are stored as. `cell` has exactly its size.

@@ -151,6 +151,12 @@ pub fn series_in(folder: &Path) -> Result<Series, Error> {
     }
 }
 
+/// A file as a series of one slice.
+pub fn series_of(file: &Path) -> Result<Series, Error> {
+    let slice = Slice::read(file)?;
+    Ok(Series { facts: slice.facts.clone(), slices: vec![slice], siblings: 1 })
+}
+
 impl Series {
     /// Sorts the slices and checks that they are one volume; `max_voxels` bounds what will be read.
     pub fn stack(&self, max_voxels: usize) -> Result<Stack, Error> {

@@ -22,6 +22,10 @@ impl Error {
         Self { action, path: path.to_owned(), fault }
     }
 
+    pub(crate) fn into_fault(self) -> Fault {
+        self.fault
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pipe_imaging::check::{check_header, check_pair};
 use pipe_imaging::components::components;
+use pipe_imaging::npz::{Archive, Error};
 use pipe_imaging::{dicom, digest, nifti};
 
 /// The data directory, or `None` with a loud note.
@@ -86,4 +87,21 @@ fn the_hippocampus_series_are_sorted_by_position_not_by_name() {
         assert_eq!(image.as_slice().iter().map(|&v| f64::from(v)).sum::<f64>(), sum, "{folder}");
         assert_eq!(image.geometry().affine.apply([1.0, 2.0, 0.0]), [-1.0, -2.0, 1.0], "{folder}");
     }
+}
+
+#[test]
+fn pneumonia_mnist_has_the_images_and_labels_that_numpy_reads() {
+    let Some(root) = data("PneumoniaMNIST") else { return };
+    let mut archive = Archive::open(&root.join("pneumoniamnist.npz"), 1 << 20).expect("sound");
+    let mut found = Vec::new();
+    for split in archive.splits.clone() {
+        let mut sum = 0_u64;
+        let each = |_, voxels: &[u8]| {
+            sum += voxels.iter().map(|&v| u64::from(v)).sum::<u64>();
+            Ok::<(), Error>(())
+        };
+        archive.for_each_image(&split, each).expect("sound");
+        found.push((split.images, sum, split.labels.iter().filter(|&&label| label == 1).count()));
+    }
+    assert_eq!(found, [(4708, 538305934, 3494), (262, 29718361, 195), (262, 29905729, 194)]);
 }

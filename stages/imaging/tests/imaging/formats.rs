@@ -9,6 +9,27 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 pub(crate) struct Expected {
     pub(crate) dicom: Vec<DicomFolder>,
+    pub(crate) volumes: Vec<VolumeFile>,
+    pub(crate) rasters: Vec<RasterFile>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct VolumeFile {
+    pub(crate) file: String,
+    pub(crate) shape_zyx: [usize; 3],
+    pub(crate) channels: usize,
+    pub(crate) dtype: String,
+    pub(crate) affine: Affine,
+    pub(crate) values: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct RasterFile {
+    pub(crate) file: String,
+    pub(crate) grey: bool,
+    pub(crate) dtype: String,
+    pub(crate) shape_yx: [usize; 2],
+    pub(crate) values: Vec<f32>,
 }
 
 #[derive(Deserialize)]

@@ -11,6 +11,8 @@ mod hostile;
 mod nifti_files;
 mod normalize;
 mod npy;
+mod npz;
+mod open;
 mod orient;
 mod reference;
 mod resample;

@@ -9,7 +9,9 @@ import json
 import pathlib
 import shutil
 
+import nibabel as nib
 import numpy as np
+import PIL
 import pydicom
 import SimpleITK as sitk
 from PIL import Image
@@ -21,7 +23,8 @@ from pydicom.uid import (
 
 HERE = pathlib.Path(__file__).parent
 RNG = np.random.default_rng(20261123)
-OUT = {"versions": {"pydicom": pydicom.__version__, "SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__},
+OUT = {"versions": {"pydicom": pydicom.__version__, "SimpleITK": sitk.Version.VersionString(), "numpy": np.__version__, "nibabel": nib.__version__,
+                    "pillow": PIL.__version__},
        "dicom": [], "volumes": [], "rasters": []}
 
 
@@ -154,5 +157,120 @@ dicom("dicom_run_length_8_bits", dtype=np.uint8, encode="rle")
 dicom("dicom_jpeg_baseline", dtype=np.uint8, encode="jpeg", rows=16, columns=9)
 dicom("dicom_jpeg_lossless", dtype=np.uint16, encode="jpeg-lossless", rows=8, columns=9)
 dicom("dicom_sagittal", axes=np.array([[0.0, 0, 1], [1, 0, 0], [0, -1, 0]]) * [1, 1, -1])
+
+
+
+# MetaImage and NRRD, written and read by SimpleITK.
+def volume(name, dtype=np.int16, size=(3, 4, 5), channels=1, direction=None, compress=False, patch=None):
+    shape = (*size, channels) if channels > 1 else size
+    low, top = (np.iinfo(dtype).min, np.iinfo(dtype).max) if np.dtype(dtype).kind in "iu" else (-1000, 1000)
+    values = RNG.integers(low, top, shape, dtype=np.int64 if np.dtype(dtype) != np.uint64 else np.uint64)
+    values = values.astype(dtype) if np.dtype(dtype).kind in "iu" else RNG.normal(0, 1000, shape).astype(dtype)
+    image = sitk.GetImageFromArray(values, isVector=channels > 1)
+    rank = len(size)
+    image.SetSpacing([0.75, 1.5, 3.25][:rank])
+    image.SetOrigin([-12.5, 30.25, 7.75][:rank])
+    image.SetDirection(np.eye(rank).ravel() if direction is None else direction.ravel())
+    sitk.WriteImage(image, HERE / name, useCompression=compress)
+    if patch:
+        path = HERE / name
+        path.write_bytes(patch(path.read_bytes()))
+    read = sitk.ReadImage(HERE / name)
+    found = sitk.GetArrayFromImage(read).astype(np.float32)
+    if rank == 2:
+        read3 = sitk.JoinSeries(read)
+        found = found[None]
+        read = read3
+    if channels > 1:
+        found = np.moveaxis(found, -1, 0)
+    OUT["volumes"].append({
+        "file": name, "shape_zyx": list(found.shape[-3:]), "channels": channels, "dtype": np.dtype(dtype).name,
+        "affine": ras(read), "values": found.ravel().tolist(),
+    })
+
+
+def big_endian_mha(raw):
+    head, data = raw.split(b"LOCAL\n")
+    head = head.replace(b"BinaryDataByteOrderMSB = False", b"BinaryDataByteOrderMSB = True")
+    return head + b"LOCAL\n" + np.frombuffer(data, "<i2").astype(">i2").tobytes()
+
+
+for suffix in ("mha", "nrrd"):
+    volume(f"oblique.{suffix}", direction=rotation())
+    volume(f"deflated.{suffix}", np.float32, direction=rotation(), compress=True)
+    volume(f"channels.{suffix}", np.float32, channels=2, direction=rotation())
+    volume(f"flat.{suffix}", np.uint8, size=(4, 5))
+    for dtype in (np.int8, np.uint16, np.uint32, np.int32, np.int64, np.uint64, np.float64):
+        volume(f"{np.dtype(dtype).name}.{suffix}", dtype, size=(2, 2, 2))
+volume("detached.mhd", direction=rotation())
+volume("detached.nhdr", direction=rotation(), compress=True)
+volume("big_endian.mha", patch=big_endian_mha)
+
+
+# NIfTI-2, written and read by nibabel.
+def nifti2(name, array, affine, qform=False, big=False):
+    header = nib.Nifti2Header(endianness=">" if big else "<")
+    header.set_data_dtype(array.dtype)
+    image = nib.Nifti2Image(array, affine, header, dtype=array.dtype)
+    if qform:
+        image.header.set_qform(affine, 1)
+        image.header.set_sform(None, 0)
+    nib.save(image, HERE / name)
+    read = nib.load(HERE / name)
+    assert isinstance(read, nib.Nifti2Image)
+    values = read.get_fdata().astype(np.float32)
+    OUT["volumes"].append({
+        "file": name, "shape_zyx": list(read.shape[2::-1]), "channels": int(np.prod(read.shape[3:])),
+        "dtype": array.dtype.name, "affine": read.affine.tolist(), "values": values.ravel(order="F").tolist(),
+    })
+
+
+turned = np.eye(4)
+turned[:3, :3] = rotation() * [0.9, 1.1, 3.0]
+turned[:3, 3] = [-12.5, 30.25, 7.75]
+nifti2("two_sform.nii.gz", RNG.integers(-1000, 1000, (4, 3, 2)).astype(np.int16), turned)
+nifti2("two_qform.nii", RNG.normal(size=(4, 3, 2)), turned, qform=True)
+nifti2("two_big_endian.nii.gz", RNG.normal(size=(4, 3, 2, 2)).astype(np.float32), turned, big=True)
+
+
+# PNG, JPEG and TIFF, written and read by Pillow.
+def raster(name, image, grey=True, **options):
+    image.save(HERE / name, **options)
+    read = Image.open(HERE / name)
+    if grey:
+        found = np.asarray(read)
+    else:
+        r, g, b = np.moveaxis(np.asarray(read.convert("RGB")).astype(int), -1, 0)
+        found = (299 * r + 587 * g + 114 * b) / 1000
+    OUT["rasters"].append({
+        "file": name, "grey": grey, "dtype": "uint16" if read.mode.startswith("I") else "uint8",
+        "shape_yx": list(found.shape), "values": found.astype(np.float32).ravel().tolist(),
+    })
+
+
+eight = RNG.integers(0, 256, (5, 7)).astype(np.uint8)
+sixteen = RNG.integers(0, 65536, (5, 7)).astype(np.uint16)
+smooth = (np.add.outer(np.arange(16), np.arange(24)) * 6).astype(np.uint8)
+raster("grey_8.png", Image.fromarray(eight))
+raster("grey_16.png", Image.fromarray(sixteen))
+raster("one_bit.png", Image.fromarray(eight > 127))
+OUT["rasters"][-1]["values"] = [255 * v for v in OUT["rasters"][-1]["values"]]
+raster("grey.jpg", Image.fromarray(smooth), quality=95)
+raster("grey_8.tif", Image.fromarray(eight), compression="tiff_lzw")
+raster("grey_16.tif", Image.fromarray(sixteen), compression="tiff_deflate")
+raster("colour.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)), grey=False)
+raster("palette.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)).convert("P"), grey=False)
+Image.fromarray(eight).save(HERE / "pages.tif", save_all=True, append_images=[Image.fromarray(eight)])
+Image.fromarray(np.dstack([eight, eight])).save(HERE / "transparent.png")
+
+# MedMNIST.
+arrays = {}
+for split, n in (("train", 3), ("val", 2), ("test", 1)):
+    arrays[f"{split}_images"] = np.arange(n * 6, dtype=np.uint8).reshape(n, 2, 3)
+    arrays[f"{split}_labels"] = np.arange(n, dtype=np.uint8)[:, None]
+np.savez_compressed(HERE / "medmnist.npz", **arrays)
+np.savez(HERE / "other.npz", a=np.zeros(3))
+np.savez_compressed(HERE / "colour.npz", train_images=np.zeros((1, 2, 2, 3), np.uint8), train_labels=np.zeros((1, 1), np.uint8))
+np.savez_compressed(HERE / "unequal.npz", train_images=np.zeros((2, 2, 2), np.uint8), train_labels=np.zeros((1, 1), np.uint8))
 
 (HERE / "expected.json").write_text(json.dumps(OUT, separators=(",", ":")) + "\n")
