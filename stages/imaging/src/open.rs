@@ -64,7 +64,7 @@ impl Error {
                         | nifti::Fault::Value(ValueFault::Memory { .. })
                 )
             }
-            Fault::Dicom(error) => matches!(error.fault(), dicom::Fault::Io(_) | dicom::Fault::Memory { .. }),
+            Fault::Dicom(error) => error.is_of_the_machine(),
             Fault::Itk(fault) => {
                 matches!(fault, itk::Fault::Memory { .. } | itk::Fault::Values(ValueFault::Memory { .. }))
             }
@@ -85,7 +85,7 @@ pub enum Fault {
     Unknown { start: Vec<u8> },
     #[error(transparent)]
     Nifti(nifti::Fault),
-    #[error("{}: {}", .0, .0.fault())]
+    #[error("{}", .0.told())]
     Dicom(dicom::Error),
     #[error(transparent)]
     Itk(itk::Fault),
@@ -122,6 +122,8 @@ pub struct Opened<V> {
     pub datatype: Datatype,
     /// What is odd about the file.
     pub findings: Vec<check::Finding>,
+    /// The second file that holds the voxels, where there is one: this one alone does not tell the image.
+    pub data_file: Option<String>,
     /// Of DICOM only.
     pub facts: Option<dicom::Facts>,
 }
@@ -146,22 +148,36 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
             let volume = nifti::read_label_up_to(path, options.max_voxels);
             let volume = volume.map_err(|error| Fault::Nifti(error.into_fault()))?;
             let findings = check::check_header(&header);
-            return Ok(Opened { volume, format, datatype: header.datatype, findings, facts: None });
+            return Ok(Opened {
+                volume,
+                format,
+                datatype: header.datatype,
+                findings,
+                data_file: None,
+                facts: None,
+            });
         }
-        let Opened { volume, format, datatype, findings, facts } = open(path, options)?;
+        let Opened { volume, format, datatype, findings, data_file, facts } = open(path, options)?;
         if volume.channels() != 1 {
             return Err(Fault::Channels { channels: volume.channels() });
         }
         let labels = labels_from_f32(volume.as_slice(), volume.shape().0)?;
         let volume = LabelMap::from_vec(labels, *volume.geometry()).expect("one label a voxel");
-        Ok(Opened { volume, format, datatype, findings, facts })
+        Ok(Opened { volume, format, datatype, findings, data_file, facts })
     };
     attempt().map_err(|fault| Error { what: "label", path: path.to_owned(), fault })
 }
 
 fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {
     let format = format_of(path)?;
-    let plain = |datatype, volume| Opened { volume, format, datatype, findings: Vec::new(), facts: None };
+    let plain = |datatype, volume| Opened {
+        volume,
+        format,
+        datatype,
+        findings: Vec::new(),
+        data_file: None,
+        facts: None,
+    };
     match format {
         Format::Nifti => {
             let fault = |error: nifti::Error| Fault::Nifti(error.into_fault());
@@ -181,7 +197,7 @@ fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {
             let kind = if format == Format::Nrrd { itk::Kind::Nrrd } else { itk::Kind::MetaImage };
             let read = itk::read_image(path, kind, options.max_voxels);
             let (header, volume) = read.map_err(|error| Fault::Itk(error.into_fault()))?;
-            Ok(plain(header.datatype, volume))
+            Ok(Opened { data_file: header.data_file, ..plain(header.datatype, volume) })
         }
         Format::Raster => {
             let read = raster::read_image(path, options.colour, options.max_voxels);

@@ -27,6 +27,17 @@ impl Error {
         &self.path
     }
 
+    /// Name (without folder) and cause, for a message whose path is told elsewhere.
+    pub fn told(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        format!("`{name}`: {}", self.fault)
+    }
+
+    /// Whether the machine is to blame rather than the file, so that another try may go well.
+    pub fn is_of_the_machine(&self) -> bool {
+        matches!(self.fault, Fault::Io(_) | Fault::Memory { .. })
+    }
+
     /// What is wrong with it.
     pub fn fault(&self) -> &Fault {
         &self.fault

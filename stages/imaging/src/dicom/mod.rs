@@ -136,19 +136,25 @@ pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The only series in a folder. Files that are no image are passed over; a second volume is an error.
 pub fn series_in(folder: &Path) -> Result<Series, Error> {
-    let fail = |fault: Fault| Error::new("read the series in", folder, fault);
-    let files = files_in(folder).map_err(|error| fail(error.into()))?;
+    let files = files_in(folder).map_err(|error| Error::new("read the series in", folder, error))?;
+    only_series(files, folder)
+}
+
+/// The only series among files that lie in one folder. See [`series_in`].
+pub fn series_among(files: Vec<PathBuf>) -> Result<Series, Error> {
+    let folder = files.first().and_then(|file| file.parent()).map_or_else(PathBuf::new, Path::to_owned);
+    only_series(files, &folder)
+}
+
+fn only_series(files: Vec<PathBuf>, folder: &Path) -> Result<Series, Error> {
     let count = files.len();
     let Scan { mut series, skipped } = scan(files);
-    match series.len() {
-        1 => Ok(series.remove(0)),
-        0 => {
-            let first =
-                skipped.first().map(|error| format!("`{}`: {}", error.path().display(), error.fault()));
-            Err(fail(Fault::NoSeries { files: count, first }))
-        }
-        _ => Err(fail(Fault::SeveralSeries { series: series.iter().map(Series::to_string).collect() })),
-    }
+    let fault = match series.len() {
+        1 => return Ok(series.remove(0)),
+        0 => Fault::NoSeries { files: count, first: skipped.first().map(Error::told) },
+        _ => Fault::SeveralSeries { series: series.iter().map(Series::to_string).collect() },
+    };
+    Err(Error::new("read the series in", folder, fault))
 }
 
 /// A file as a series of one slice.

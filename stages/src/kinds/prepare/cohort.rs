@@ -59,6 +59,7 @@ impl Cohort {
             voxels: files[0].digest,
             label_voxels: label.as_ref().map(|file| file.digest),
             label_foreground: None,
+            class: None,
             images: files,
             label,
             shape: grid.shape.0,
