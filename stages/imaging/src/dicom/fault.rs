@@ -38,6 +38,12 @@ impl Error {
         matches!(self.fault, Fault::Io(_) | Fault::Memory { .. })
     }
 
+    /// Whether the file is something else than an image: another format and another name, a report, a directory.
+    pub(super) fn is_of_no_image(&self) -> bool {
+        let named = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcm"));
+        matches!((&self.fault, named), (Fault::NotDicom, false) | (Fault::NoPixels, _))
+    }
+
     /// What is wrong with it.
     pub fn fault(&self) -> &Fault {
         &self.fault

@@ -134,7 +134,7 @@ pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The only series in a folder. Files that are no image are passed over; a second volume is an error.
+/// The only series in a folder. Files that are no image are passed over; a damaged one or a second volume is an error.
 pub fn series_in(folder: &Path) -> Result<Series, Error> {
     let files = files_in(folder).map_err(|error| Error::new("read the series in", folder, error))?;
     only_series(files, folder)
@@ -148,7 +148,11 @@ pub fn series_among(files: Vec<PathBuf>) -> Result<Series, Error> {
 
 fn only_series(files: Vec<PathBuf>, folder: &Path) -> Result<Series, Error> {
     let count = files.len();
-    let Scan { mut series, skipped } = scan(files);
+    let Scan { mut series, mut skipped } = scan(files);
+    // A slice that is cut off must not leave the series without notice: at its end no gap would tell.
+    if let Some(damaged) = skipped.iter().position(|error| !error.is_of_no_image()) {
+        return Err(skipped.swap_remove(damaged));
+    }
     let fault = match series.len() {
         1 => return Ok(series.remove(0)),
         0 => Fault::NoSeries { files: count, first: skipped.first().map(Error::told) },

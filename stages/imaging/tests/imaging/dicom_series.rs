@@ -309,6 +309,18 @@ fn files_that_are_no_images_are_passed_over_with_their_reason() {
 }
 
 #[test]
+fn a_damaged_slice_is_an_error_not_a_shorter_series() {
+    let mut cut = sound()[0].bytes();
+    cut.pop();
+    for bytes in [cut, Vec::new()] {
+        let folder = Folder::of(&sound()[1..]);
+        folder.write("last.dcm", &bytes);
+        let error = folder.stack().expect_err("a slice is damaged");
+        assert_eq!(error.path(), folder.path().join("last.dcm"));
+    }
+}
+
+#[test]
 fn truncation_is_told_at_every_length() {
     let whole = sound()[0].bytes();
     let folder = Folder::of(&[]);
