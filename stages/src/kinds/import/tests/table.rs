@@ -55,7 +55,8 @@ fn images_of_every_format_with_patients_and_classes_are_cases() {
         ("oblique.mha", "x/c.mha"),
         ("two_sform.nii.gz", "x/d.nii.gz"),
     ];
-    let run = Listed::new(table, &files).import().expect("sound");
+    let listed = Listed::new(table, &files);
+    let run = listed.import().expect("sound");
     assert_eq!(findings(&run, ""), [""; 0]);
     let table = run.load(&CASES);
     let told: Vec<_> = table
