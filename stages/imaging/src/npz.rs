@@ -16,7 +16,7 @@ use crate::npy;
 pub struct Error {
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
@@ -102,7 +102,7 @@ impl Archive {
             }
             Ok(Self { path: path.to_owned(), zip, splits })
         };
-        attempt().map_err(|fault| Error { path: path.to_owned(), fault })
+        attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
     }
 
     /// Hands every image of a split to `each`, in order: index and voxels, x fastest. Holds one image.
@@ -111,7 +111,7 @@ impl Archive {
         split: &Split,
         mut each: impl FnMut(usize, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let fail = |path: &Path, fault: Fault| Error { path: path.to_owned(), fault };
+        let fail = |path: &Path, fault: Fault| Error { path: path.to_owned(), fault: Box::new(fault) };
         let name = member(split.name, "images");
         let (header, mut input, size) =
             array(&mut self.zip, &name).map_err(|fault| fail(&self.path, fault))?;
@@ -204,17 +204,14 @@ fn split(
     }
     let labels_name = member(name, "labels");
     let (header, mut input, _) = array(zip, &labels_name)?;
-    let count = match header.shape[..] {
-        [n] | [n, 1] => n,
-        _ => {
-            let (descr, shape) = (header.descr, header.shape);
-            return Err(Fault::Shape {
-                name: labels_name,
-                descr,
-                shape,
-                expected: "one class an image, [n] or [n, 1]",
-            });
-        }
+    let ([count] | [count, 1]) = header.shape[..] else {
+        let (descr, shape) = (header.descr, header.shape);
+        return Err(Fault::Shape {
+            name: labels_name,
+            descr,
+            shape,
+            expected: "one class an image, [n] or [n, 1]",
+        });
     };
     if count != images {
         return Err(Fault::Count { name: name.to_owned(), images, labels: count });

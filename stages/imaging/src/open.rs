@@ -42,7 +42,7 @@ pub struct Error {
     what: &'static str,
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
@@ -53,7 +53,7 @@ impl Error {
 
     /// Whether the machine is to blame rather than the file, so that another try may go well.
     pub fn is_of_the_machine(&self) -> bool {
-        match &self.fault {
+        match &*self.fault {
             Fault::Io(_) => true,
             Fault::Values(fault) => matches!(fault, ValueFault::Memory { .. }),
             Fault::Nifti(fault) => {
@@ -130,12 +130,20 @@ pub struct Opened<V> {
 
 /// Tells the format of a file; a folder is taken for DICOM.
 pub fn format(path: &Path) -> Result<Format, Error> {
-    format_of(path).map_err(|fault| Error { what: "the format of", path: path.to_owned(), fault })
+    format_of(path).map_err(|fault| Error {
+        what: "the format of",
+        path: path.to_owned(),
+        fault: Box::new(fault),
+    })
 }
 
 /// Opens an image.
 pub fn image(path: &Path, options: Options) -> Result<Opened<Image>, Error> {
-    open(path, options).map_err(|fault| Error { what: "image", path: path.to_owned(), fault })
+    open(path, options).map_err(|fault| Error {
+        what: "image",
+        path: path.to_owned(),
+        fault: Box::new(fault),
+    })
 }
 
 /// Opens a label map: one channel of whole numbers from 0 to 255, of whatever type.
@@ -165,7 +173,7 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
         let volume = LabelMap::from_vec(labels, *volume.geometry()).expect("one label a voxel");
         Ok(Opened { volume, format, datatype, findings, data_file, facts })
     };
-    attempt().map_err(|fault| Error { what: "label", path: path.to_owned(), fault })
+    attempt().map_err(|fault| Error { what: "label", path: path.to_owned(), fault: Box::new(fault) })
 }
 
 fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {

@@ -29,12 +29,12 @@ pub enum Colour {
 pub struct Error {
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
     pub(crate) fn into_fault(self) -> Fault {
-        self.fault
+        *self.fault
     }
 
     /// What is wrong with it.
@@ -72,7 +72,7 @@ pub enum Fault {
 /// Reads an image as `[1, 1, y, x]`, with the type of its stored values. Turned as its EXIF orientation says.
 pub fn read_image(path: &Path, colour: Colour, max_voxels: usize) -> Result<(Datatype, Image), Error> {
     let attempt = || decode(BufReader::new(File::open(path)?), colour, max_voxels);
-    attempt().map_err(|fault| Error { path: path.to_owned(), fault })
+    attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
 }
 
 /// Reads an image from bytes in memory. See [`read_image`].

@@ -135,10 +135,10 @@ impl Stored<'_> {
             (None, false) => values.extend(cells.map(|cell| T::little(cell).narrow())),
             (None, true) => values.extend(cells.map(|cell| T::big(cell).narrow())),
             (Some(s), false) => {
-                values.extend(cells.map(|c| (T::little(c).wide() * s.slope + s.intercept) as f32))
+                values.extend(cells.map(|c| (T::little(c).wide() * s.slope + s.intercept) as f32));
             }
             (Some(s), true) => {
-                values.extend(cells.map(|c| (T::big(c).wide() * s.slope + s.intercept) as f32))
+                values.extend(cells.map(|c| (T::big(c).wide() * s.slope + s.intercept) as f32));
             }
         }
         Ok(values)
@@ -165,20 +165,22 @@ fn reserve<T>(length: usize) -> Result<Vec<T>, ValueFault> {
 /// Labels from values that are in memory already. See [`Stored::to_labels`].
 pub(crate) fn labels_from_f32(values: &[f32], shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
     let mut labels = Labels::reserve(values.len())?;
-    values.iter().for_each(|&value| labels.push(f64::from(value)));
+    for &value in values {
+        labels.push(f64::from(value));
+    }
     labels.finish(shape)
 }
 
 /// Labels as they come, with the first value that is none.
 struct Labels {
-    labels: Vec<u8>,
+    found: Vec<u8>,
     first: Option<(usize, f64)>,
     count: usize,
 }
 
 impl Labels {
     fn reserve(length: usize) -> Result<Self, ValueFault> {
-        Ok(Self { labels: reserve(length)?, first: None, count: 0 })
+        Ok(Self { found: reserve(length)?, first: None, count: 0 })
     }
 
     fn push(&mut self, value: f64) {
@@ -187,14 +189,14 @@ impl Labels {
         let is_label = (0.0..=255.0).contains(&nearest) && (value - nearest).abs() <= LABEL_TOLERANCE;
         if !is_label {
             self.count += 1;
-            self.first.get_or_insert((self.labels.len(), value));
+            self.first.get_or_insert((self.found.len(), value));
         }
-        self.labels.push(nearest as u8);
+        self.found.push(nearest as u8);
     }
 
     fn finish(self, [_, y, x]: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
-        let Self { labels, first, count } = self;
-        let Some((i, value)) = first else { return Ok(labels) };
+        let Self { found, first, count } = self;
+        let Some((i, value)) = first else { return Ok(found) };
         Err(ValueFault::LabelValue { count, value, at: [i / (x * y), i / x % y, i % x] })
     }
 }

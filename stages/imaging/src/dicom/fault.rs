@@ -14,12 +14,12 @@ pub struct Error {
     action: &'static str,
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
     pub(super) fn new(action: &'static str, path: &Path, fault: impl Into<Fault>) -> Self {
-        Self { action, path: path.to_owned(), fault: fault.into() }
+        Self { action, path: path.to_owned(), fault: Box::new(fault.into()) }
     }
 
     /// The file, or the folder of a series.
@@ -35,13 +35,13 @@ impl Error {
 
     /// Whether the machine is to blame rather than the file, so that another try may go well.
     pub fn is_of_the_machine(&self) -> bool {
-        matches!(self.fault, Fault::Io(_) | Fault::Memory { .. })
+        matches!(*self.fault, Fault::Io(_) | Fault::Memory { .. })
     }
 
     /// Whether the file is something else than an image: another format and another name, a report, a directory.
     pub(super) fn is_of_no_image(&self) -> bool {
         let named = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcm"));
-        matches!((&self.fault, named), (Fault::NotDicom, false) | (Fault::NoPixels, _))
+        matches!((&*self.fault, named), (Fault::NotDicom, false) | (Fault::NoPixels, _))
     }
 
     /// What is wrong with it.

@@ -14,16 +14,16 @@ pub struct Error {
     action: &'static str,
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
     pub(super) fn new(action: &'static str, path: &Path, fault: Fault) -> Self {
-        Self { action, path: path.to_owned(), fault }
+        Self { action, path: path.to_owned(), fault: Box::new(fault) }
     }
 
     pub(crate) fn into_fault(self) -> Fault {
-        self.fault
+        *self.fault
     }
 
     /// What is wrong with it.

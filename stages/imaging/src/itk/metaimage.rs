@@ -33,9 +33,8 @@ pub(super) fn parse(lines: &mut Lines<impl BufRead>, max_voxels: usize) -> Resul
     };
     let get = |keys: &[&'static str]| keys.iter().find_map(|key| Some((*key, fields.get(*key)?.as_str())));
     let flag = |keys: &[&'static str]| match get(keys) {
-        None => Ok(false),
         Some((_, "True" | "true" | "1")) => Ok(true),
-        Some((_, "False" | "false" | "0")) => Ok(false),
+        None | Some((_, "False" | "false" | "0")) => Ok(false),
         Some((key, text)) => Err(Fault::value(key, text, "True or False")),
     };
     if let Some((key, text)) = get(&["BinaryData"]).filter(|(_, text)| !["True", "true", "1"].contains(text))
@@ -102,9 +101,8 @@ pub(super) fn parse(lines: &mut Lines<impl BufRead>, max_voxels: usize) -> Resul
             .filter(|n| *n > 0)
             .ok_or_else(|| Fault::value(key, text, "a positive whole number"))?,
     };
-    let channels = match (per_voxel, length(3)) {
-        (n, 1) | (1, n) => n,
-        (_, _) => return Err(Fault::Dimensions(size)),
+    let ((channels, 1) | (1, channels)) = (per_voxel, length(3)) else {
+        return Err(Fault::Dimensions(size));
     };
     declared_bytes(shape, channels, datatype, max_voxels)?;
     let skip = match get(&["HeaderSize"]) {

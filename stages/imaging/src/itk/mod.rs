@@ -56,7 +56,7 @@ enum Encoding {
 
 /// Reads and checks the header alone.
 pub fn read_header(path: &Path, kind: Kind, max_voxels: usize) -> Result<Header, Error> {
-    let attempt = || Ok(header(&mut open(path)?.0, kind, max_voxels)?);
+    let attempt = || header(&mut open(path)?.0, kind, max_voxels);
     attempt().map_err(|fault| Error::new("read the header of", path, fault))
 }
 

@@ -79,19 +79,19 @@ impl Raw {
         }
         Ok(Self {
             version: Version::One,
-            dim: f.array(40, 2, |at| i64::from(f.i16(at))),
+            dim: array(40, 2, |at| i64::from(f.i16(at))),
             datatype: f.i16(70),
             bitpix: f.i16(72),
-            pixdim: f.array(76, 4, |at| f.f32(at)),
+            pixdim: array(76, 4, |at| f.f32(at)),
             vox_offset: f.f32(108),
             slope: f.f32(112),
             intercept: f.f32(116),
             xyzt_units: i32::from(f.bytes[123]),
             qform_code: i32::from(f.i16(252)),
             sform_code: i32::from(f.i16(254)),
-            quaternion: f.array(256, 4, |at| f.f32(at)),
-            offset_mm: f.array(268, 4, |at| f.f32(at)),
-            srow: f.array(280, 16, |row| f.array(row, 4, |at| f.f32(at))),
+            quaternion: array(256, 4, |at| f.f32(at)),
+            offset_mm: array(268, 4, |at| f.f32(at)),
+            srow: array(280, 16, |row| array(row, 4, |at| f.f32(at))),
         })
     }
 
@@ -103,19 +103,19 @@ impl Raw {
         }
         Ok(Self {
             version: Version::Two,
-            dim: f.array(16, 8, |at| f.i64(at)),
+            dim: array(16, 8, |at| f.i64(at)),
             datatype: f.i16(12),
             bitpix: f.i16(14),
-            pixdim: f.array(104, 8, |at| f.f64(at)),
+            pixdim: array(104, 8, |at| f.f64(at)),
             vox_offset: f.i64(168) as f64,
             slope: f.f64(176),
             intercept: f.f64(184),
             xyzt_units: f.i32(500),
             qform_code: f.i32(344),
             sform_code: f.i32(348),
-            quaternion: f.array(352, 8, |at| f.f64(at)),
-            offset_mm: f.array(376, 8, |at| f.f64(at)),
-            srow: f.array(400, 32, |row| f.array(row, 8, |at| f.f64(at))),
+            quaternion: array(352, 8, |at| f.f64(at)),
+            offset_mm: array(376, 8, |at| f.f64(at)),
+            srow: array(400, 32, |row| array(row, 8, |at| f.f64(at))),
         })
     }
 }
@@ -128,11 +128,6 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn take<const N: usize>(&self, at: usize) -> [u8; N] {
         self.bytes[at..at + N].try_into().expect("a slice of N bytes")
-    }
-
-    /// `N` fields, `step` bytes apart.
-    fn array<T, const N: usize>(&self, at: usize, step: usize, read: impl Fn(usize) -> T) -> [T; N] {
-        std::array::from_fn(|k| read(at + k * step))
     }
 
     fn i16(&self, at: usize) -> i16 {
@@ -158,4 +153,9 @@ impl Fields<'_> {
     fn f64(&self, at: usize) -> f64 {
         if self.big_endian { f64::from_be_bytes(self.take(at)) } else { f64::from_le_bytes(self.take(at)) }
     }
+}
+
+/// `N` fields, `step` bytes apart.
+fn array<T, const N: usize>(at: usize, step: usize, read: impl Fn(usize) -> T) -> [T; N] {
+    std::array::from_fn(|k| read(at + k * step))
 }

@@ -123,7 +123,7 @@ impl Reading {
                 if error.is_of_the_machine() {
                     return Err(StageError::inner("reading the data set")(error));
                 }
-                self.unreadable(Which::Image, error.told());
+                self.unreadable(Which::Image, &error.told());
                 return Ok(None);
             }
         };
@@ -168,20 +168,23 @@ impl Reading {
                 return Err(StageError::inner("reading the data set")(error));
             }
             Err(error) => {
-                self.unreadable(of, error.fault().to_string());
+                self.unreadable(of, &error.fault().to_string());
                 return Ok(None);
             }
         };
         if let Some(file) = &opened.data_file {
             // Its digest would not change with the voxels.
-            self.unreadable(of, format!("its voxels lie in a second file, `{file}`; convert it to one file"));
+            self.unreadable(
+                of,
+                &format!("its voxels lie in a second file, `{file}`; convert it to one file"),
+            );
             return Ok(None);
         }
         self.add(of, opened.findings.iter().cloned());
         Ok(Some(opened))
     }
 
-    fn unreadable(&mut self, of: Which, why: String) {
+    fn unreadable(&mut self, of: Which, why: &str) {
         self.problems.push(Problem { of, fatal: true, text: format!("cannot be read: {why}") });
     }
 
