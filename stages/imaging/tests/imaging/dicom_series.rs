@@ -33,39 +33,39 @@ fn every_encoding_is_read_as_pydicom_and_simpleitk_read_it() {
 /// A plain file with the attributes of an axial MR slice, before anything is changed.
 #[derive(Clone)]
 struct File {
-    elements: Vec<(u16, u16, &'static [u8; 2], Vec<u8>)>,
+    elements: Vec<(u16, u16, [u8; 2], Vec<u8>)>,
 }
 
 impl File {
     fn slice(k: usize, position: [f64; 3]) -> Self {
         let text = |position: [f64; 3]| position.map(|v| v.to_string()).join("\\");
         let mut file = Self { elements: Vec::new() };
-        file.set(0x0008, 0x0018, b"UI", format!("1.2.3.{k}").into_bytes());
-        file.set(0x0010, 0x0020, b"LO", b"p1".to_vec());
-        file.set(0x0018, 0x0050, b"DS", b"2".to_vec());
-        file.set(0x0020, 0x000E, b"UI", b"1.2.3".to_vec());
-        file.set(0x0020, 0x0032, b"DS", text(position).into_bytes());
-        file.set(0x0020, 0x0037, b"DS", b"1\\0\\0\\0\\1\\0".to_vec());
+        file.set(0x0008, 0x0018, *b"UI", format!("1.2.3.{k}").into_bytes());
+        file.set(0x0010, 0x0020, *b"LO", b"p1".to_vec());
+        file.set(0x0018, 0x0050, *b"DS", b"2".to_vec());
+        file.set(0x0020, 0x000E, *b"UI", b"1.2.3".to_vec());
+        file.set(0x0020, 0x0032, *b"DS", text(position).into_bytes());
+        file.set(0x0020, 0x0037, *b"DS", b"1\\0\\0\\0\\1\\0".to_vec());
         for (element, value) in
             [(0x0002, 1_u16), (0x0010, 2), (0x0011, 3), (0x0100, 16), (0x0101, 16), (0x0102, 15), (0x0103, 0)]
         {
-            file.set(0x0028, element, b"US", value.to_le_bytes().to_vec());
+            file.set(0x0028, element, *b"US", value.to_le_bytes().to_vec());
         }
-        file.set(0x0028, 0x0030, b"DS", b"1\\1".to_vec());
-        file.set(0x7FE0, 0x0010, b"OW", (0..6).flat_map(|v| (v + 10 * k as u16).to_le_bytes()).collect());
+        file.set(0x0028, 0x0030, *b"DS", b"1\\1".to_vec());
+        file.set(0x7FE0, 0x0010, *b"OW", (0..6).flat_map(|v| (v + 10 * k as u16).to_le_bytes()).collect());
         file
     }
 
-    fn set(&mut self, group: u16, element: u16, representation: &'static [u8; 2], mut value: Vec<u8>) {
+    fn set(&mut self, group: u16, element: u16, representation: [u8; 2], mut value: Vec<u8>) {
         if value.len() % 2 == 1 {
-            value.push(if representation == b"UI" { 0 } else { b' ' });
+            value.push(if representation == *b"UI" { 0 } else { b' ' });
         }
         self.remove(group, element);
         self.elements.push((group, element, representation, value));
         self.elements.sort_by_key(|(group, element, ..)| (*group, *element));
     }
 
-    fn with(mut self, group: u16, element: u16, representation: &'static [u8; 2], value: &[u8]) -> Self {
+    fn with(mut self, group: u16, element: u16, representation: [u8; 2], value: &[u8]) -> Self {
         self.set(group, element, representation, value.to_vec());
         self
     }
@@ -77,12 +77,12 @@ impl File {
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; 128];
         bytes.extend(b"DICM");
-        let syntax = (0x0002, 0x0010, b"UI", b"1.2.840.10008.1.2.1\0".to_vec());
+        let syntax = (0x0002, 0x0010, *b"UI", b"1.2.840.10008.1.2.1\0".to_vec());
         for (group, element, representation, value) in [&syntax].into_iter().chain(&self.elements) {
             bytes.extend(group.to_le_bytes());
             bytes.extend(element.to_le_bytes());
-            bytes.extend(*representation);
-            if *representation == b"OW" {
+            bytes.extend(representation);
+            if representation == b"OW" {
                 bytes.extend([0; 2]);
                 bytes.extend((value.len() as u32).to_le_bytes());
             } else {
@@ -181,7 +181,7 @@ fn the_same_slice_twice_is_dropped_and_another_one_in_its_place_is_refused() {
     files.push(files[1].clone());
     let stack = noted(&files, &[Note::Duplicate { kept: "1.dcm".into(), dropped: "4.dcm".into() }]);
     assert_eq!(stack.slices.len(), 4);
-    files[4].set(0x7FE0, 0x0010, b"OW", vec![9; 12]);
+    files[4].set(0x7FE0, 0x0010, *b"OW", vec![9; 12]);
     refused(
         &files,
         "`1.dcm` and `4.dcm` lie at the same place with different pixels: several time points or echoes in one series; put each into its own folder",
@@ -203,7 +203,7 @@ fn a_tilted_gantry_is_refused_with_its_angle() {
 #[test]
 fn a_localizer_in_the_series_makes_a_second_volume_and_both_say_so() {
     let mut files = sound();
-    files.push(File::slice(9, [0.0; 3]).with(0x0020, 0x0037, b"DS", b"0\\1\\0\\0\\0\\-1"));
+    files.push(File::slice(9, [0.0; 3]).with(0x0020, 0x0037, *b"DS", b"0\\1\\0\\0\\0\\-1"));
     let folder = Folder::of(&files);
     let scan = dicom::scan(dicom::files_in(folder.path()).expect("files"));
     let sizes: Vec<usize> = scan.series.iter().map(|series| series.slices.len()).collect();
@@ -221,21 +221,21 @@ fn a_localizer_in_the_series_makes_a_second_volume_and_both_say_so() {
 #[test]
 fn two_patients_in_one_series_are_refused() {
     let mut files = sound();
-    files[3].set(0x0010, 0x0020, b"LO", b"p2".to_vec());
+    files[3].set(0x0010, 0x0020, *b"LO", b"p2".to_vec());
     refused(&files, "the series holds slices of the patients `p1` and `p2`");
 }
 
 #[test]
 fn a_radiograph_has_a_spacing_but_no_place() {
-    let mut file = File::slice(0, [0.0; 3]).with(0x0028, 0x0004, b"CS", b"MONOCHROME1");
+    let mut file = File::slice(0, [0.0; 3]).with(0x0028, 0x0004, *b"CS", b"MONOCHROME1");
     for element in [0x0032, 0x0037] {
         file.remove(0x0020, element);
     }
     file.remove(0x0028, 0x0030);
-    file.set(0x0018, 0x1164, b"DS", b"0.5\\0.25".to_vec());
+    file.set(0x0018, 0x1164, *b"DS", b"0.5\\0.25".to_vec());
     let stack = noted(&[file.clone()], &[Note::Inverted, Note::NoPosition]);
     assert_eq!(stack.geometry.spacing_mm(), [2.0, 0.5, 0.25]);
-    let other = file.clone().with(0x0008, 0x0018, b"UI", b"1.2.3.9");
+    let other = file.clone().with(0x0008, 0x0018, *b"UI", b"1.2.3.9");
     refused(
         &[file, other],
         "`0.dcm` has no ImagePositionPatient and ImageOrientationPatient, so 2 slices cannot be ordered",
@@ -251,22 +251,25 @@ fn what_is_not_read_is_told_by_name() {
         assert_eq!(error.fault().to_string(), message);
     };
     alone(
-        one().with(0x0028, 0x0008, b"IS", b"40"),
+        one().with(0x0028, 0x0008, *b"IS", b"40"),
         "the file holds 40 frames; split it into one file a slice, e.g. with `emf2sf`, or convert it to NIfTI",
     );
     alone(
-        one().with(0x0028, 0x0002, b"US", &[3, 0]).with(0x0028, 0x0004, b"CS", b"RGB "),
+        one().with(0x0028, 0x0002, *b"US", &[3, 0]).with(0x0028, 0x0004, *b"CS", b"RGB "),
         "pixels have 3 samples (RGB), expected 1 (grey)",
     );
     alone(
-        one().with(0x0028, 0x1053, b"DS", b"0 "),
+        one().with(0x0028, 0x1053, *b"DS", b"0 "),
         "RescaleSlope (0028,1053) is `0`, expected a number other than 0",
     );
-    alone(one().with(0x0028, 0x1053, b"DS", b"nan "), "RescaleSlope (0028,1053) is `nan`, expected a number");
-    alone(one().with(0x0028, 0x0010, b"US", &[0, 0]), "Rows (0028,0010) is `0`, expected at least 1");
-    alone(one().with(0x0028, 0x0010, b"US", &[0, 255]), "65280×3 pixels take 391680 bytes, the file has 12");
     alone(
-        one().with(0x0028, 0x0102, b"US", &[14, 0]),
+        one().with(0x0028, 0x1053, *b"DS", b"nan "),
+        "RescaleSlope (0028,1053) is `nan`, expected a number",
+    );
+    alone(one().with(0x0028, 0x0010, *b"US", &[0, 0]), "Rows (0028,0010) is `0`, expected at least 1");
+    alone(one().with(0x0028, 0x0010, *b"US", &[0, 255]), "65280×3 pixels take 391680 bytes, the file has 12");
+    alone(
+        one().with(0x0028, 0x0102, *b"US", &[14, 0]),
         "pixels of 16 bits with 16 stored up to bit 14 are not supported, expected 8, 16 or 32 bits with the value in the lowest",
     );
     let mut report = one();

@@ -213,7 +213,7 @@ fn headers_that_lie_are_told_and_cost_nothing() {
     lying("oblique.nrrd", "endian: little\n", "", "the header has no `endian`");
     lying("oblique.nrrd", "sizes: 5 4 3", "sizes", "the header has the line `sizes`, which is no field");
     refused(
-        &folder.write("long.nrrd", &[b"NRRD0004\n".as_slice(), &[b'#'; 1 << 17]].concat()),
+        &folder.write("long.nrrd", &[b"NRRD0004\n".as_slice(), &vec![b'#'; 1 << 17]].concat()),
         "the header has more than 65536 bytes",
     );
 }
