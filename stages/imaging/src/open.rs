@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::raster::Colour;
-use crate::stored::{Datatype, ValueFault, labels_from_f32};
+use crate::stored::{Datatype, ValueFault, labels};
 use crate::volume::{Image, LabelMap};
 use crate::{check, dicom, itk, nifti, raster};
 
@@ -169,7 +169,7 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
         if volume.channels() != 1 {
             return Err(Fault::Channels { channels: volume.channels() });
         }
-        let labels = labels_from_f32(volume.as_slice(), volume.shape().0)?;
+        let labels = labels(volume.as_slice().iter().copied(), None, volume.shape().0)?;
         let volume = LabelMap::from_vec(labels, *volume.geometry()).expect("one label a voxel");
         Ok(Opened { volume, format, datatype, findings, data_file, facts })
     };

@@ -84,74 +84,109 @@ pub enum ValueFault {
     LabelValue { count: usize, value: f64, at: [usize; 3] },
 }
 
-/// The bytes of whole voxels with what it takes to read them.
+/// The bytes of whole voxels with what it takes to read them; for formats that do not scale.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stored<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) datatype: Datatype,
     pub(crate) big_endian: bool,
-    pub(crate) scaling: Option<Scaling>,
 }
 
+/// Runs a block with a type alias for what a [`Datatype`] stores.
+macro_rules! with_type {
+    ($datatype:expr, $alias:ident => $body:block) => {
+        match $datatype {
+            $crate::stored::Datatype::Uint8 => {
+                type $alias = u8;
+                $body
+            }
+            $crate::stored::Datatype::Int8 => {
+                type $alias = i8;
+                $body
+            }
+            $crate::stored::Datatype::Uint16 => {
+                type $alias = u16;
+                $body
+            }
+            $crate::stored::Datatype::Int16 => {
+                type $alias = i16;
+                $body
+            }
+            $crate::stored::Datatype::Uint32 => {
+                type $alias = u32;
+                $body
+            }
+            $crate::stored::Datatype::Int32 => {
+                type $alias = i32;
+                $body
+            }
+            $crate::stored::Datatype::Uint64 => {
+                type $alias = u64;
+                $body
+            }
+            $crate::stored::Datatype::Int64 => {
+                type $alias = i64;
+                $body
+            }
+            $crate::stored::Datatype::Float32 => {
+                type $alias = f32;
+                $body
+            }
+            $crate::stored::Datatype::Float64 => {
+                type $alias = f64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_type;
+
 impl Stored<'_> {
-    /// Scaled in `f64`, then rounded to `f32` once.
     pub(crate) fn to_f32(self) -> Result<Vec<f32>, ValueFault> {
-        match self.datatype {
-            Datatype::Uint8 => self.floats::<u8>(),
-            Datatype::Int8 => self.floats::<i8>(),
-            Datatype::Uint16 => self.floats::<u16>(),
-            Datatype::Int16 => self.floats::<i16>(),
-            Datatype::Uint32 => self.floats::<u32>(),
-            Datatype::Int32 => self.floats::<i32>(),
-            Datatype::Uint64 => self.floats::<u64>(),
-            Datatype::Int64 => self.floats::<i64>(),
-            Datatype::Float32 => self.floats::<f32>(),
-            Datatype::Float64 => self.floats::<f64>(),
-        }
+        with_type!(self.datatype, T => {
+            let cells = self.bytes.chunks_exact(size_of::<T>());
+            if self.big_endian { floats(cells.map(T::big), None) } else { floats(cells.map(T::little), None) }
+        })
     }
+}
 
-    /// Whole numbers from 0 to 255 after scaling; `shape` is z, y, x and only serves to name the place of the first
-    /// value that is none.
-    pub(crate) fn to_labels(self, shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
-        match self.datatype {
-            Datatype::Uint8 if self.scaling.is_none() => Ok(self.bytes.to_vec()),
-            Datatype::Uint8 => self.labels::<u8>(shape),
-            Datatype::Int8 => self.labels::<i8>(shape),
-            Datatype::Uint16 => self.labels::<u16>(shape),
-            Datatype::Int16 => self.labels::<i16>(shape),
-            Datatype::Uint32 => self.labels::<u32>(shape),
-            Datatype::Int32 => self.labels::<i32>(shape),
-            Datatype::Uint64 => self.labels::<u64>(shape),
-            Datatype::Int64 => self.labels::<i64>(shape),
-            Datatype::Float32 => self.labels::<f32>(shape),
-            Datatype::Float64 => self.labels::<f64>(shape),
-        }
+/// Scaled in `f64`, then rounded to `f32` once.
+pub(crate) fn floats<T: Number>(
+    stored: impl ExactSizeIterator<Item = T>,
+    scaling: Option<Scaling>,
+) -> Result<Vec<f32>, ValueFault> {
+    let mut values = reserve(stored.len())?;
+    match scaling {
+        None => values.extend(stored.map(Number::narrow)),
+        Some(s) => values.extend(stored.map(|value| (value.wide() * s.slope + s.intercept) as f32)),
     }
+    Ok(values)
+}
 
-    fn floats<T: Number>(self) -> Result<Vec<f32>, ValueFault> {
-        let mut values = reserve(self.bytes.len() / size_of::<T>())?;
-        let cells = self.bytes.chunks_exact(size_of::<T>());
-        match (self.scaling, self.big_endian) {
-            (None, false) => values.extend(cells.map(|cell| T::little(cell).narrow())),
-            (None, true) => values.extend(cells.map(|cell| T::big(cell).narrow())),
-            (Some(s), false) => {
-                values.extend(cells.map(|c| (T::little(c).wide() * s.slope + s.intercept) as f32));
-            }
-            (Some(s), true) => {
-                values.extend(cells.map(|c| (T::big(c).wide() * s.slope + s.intercept) as f32));
-            }
+/// Whole numbers from 0 to 255 after scaling; `shape` is z, y, x and only serves to name the place of the first value
+/// that is none.
+pub(crate) fn labels<T: Number>(
+    stored: impl ExactSizeIterator<Item = T>,
+    scaling: Option<Scaling>,
+    [_, y, x]: [usize; 3],
+) -> Result<Vec<u8>, ValueFault> {
+    let Scaling { slope, intercept } = scaling.unwrap_or(Scaling { slope: 1.0, intercept: 0.0 });
+    let mut found = reserve(stored.len())?;
+    let (mut first, mut count) = (None, 0);
+    for stored in stored {
+        let value = stored.wide() * slope + intercept;
+        let nearest = value.round();
+        // Written so that NaN fails.
+        let is_label = (0.0..=255.0).contains(&nearest) && (value - nearest).abs() <= LABEL_TOLERANCE;
+        if !is_label {
+            count += 1;
+            first.get_or_insert((found.len(), value));
         }
-        Ok(values)
+        found.push(nearest as u8);
     }
-
-    fn labels<T: Number>(self, shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
-        let scaling = self.scaling.unwrap_or(Scaling { slope: 1.0, intercept: 0.0 });
-        let mut labels = Labels::reserve(self.bytes.len() / size_of::<T>())?;
-        for cell in self.bytes.chunks_exact(size_of::<T>()) {
-            let stored = if self.big_endian { T::big(cell) } else { T::little(cell) };
-            labels.push(stored.wide() * scaling.slope + scaling.intercept);
-        }
-        labels.finish(shape)
+    match first {
+        None => Ok(found),
+        Some((i, value)) => Err(ValueFault::LabelValue { count, value, at: [i / (x * y), i / x % y, i % x] }),
     }
 }
 
@@ -162,47 +197,8 @@ fn reserve<T>(length: usize) -> Result<Vec<T>, ValueFault> {
     Ok(values)
 }
 
-/// Labels from values that are in memory already. See [`Stored::to_labels`].
-pub(crate) fn labels_from_f32(values: &[f32], shape: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
-    let mut labels = Labels::reserve(values.len())?;
-    for &value in values {
-        labels.push(f64::from(value));
-    }
-    labels.finish(shape)
-}
-
-/// Labels as they come, with the first value that is none.
-struct Labels {
-    found: Vec<u8>,
-    first: Option<(usize, f64)>,
-    count: usize,
-}
-
-impl Labels {
-    fn reserve(length: usize) -> Result<Self, ValueFault> {
-        Ok(Self { found: reserve(length)?, first: None, count: 0 })
-    }
-
-    fn push(&mut self, value: f64) {
-        let nearest = value.round();
-        // Written so that NaN fails.
-        let is_label = (0.0..=255.0).contains(&nearest) && (value - nearest).abs() <= LABEL_TOLERANCE;
-        if !is_label {
-            self.count += 1;
-            self.first.get_or_insert((self.found.len(), value));
-        }
-        self.found.push(nearest as u8);
-    }
-
-    fn finish(self, [_, y, x]: [usize; 3]) -> Result<Vec<u8>, ValueFault> {
-        let Self { found, first, count } = self;
-        let Some((i, value)) = first else { return Ok(found) };
-        Err(ValueFault::LabelValue { count, value, at: [i / (x * y), i / x % y, i % x] })
-    }
-}
-
 /// A type that voxels are stored as. `cell` has exactly its size.
-trait Number: Copy {
+pub(crate) trait Number: Copy {
     fn little(cell: &[u8]) -> Self;
     fn big(cell: &[u8]) -> Self;
     fn wide(self) -> f64;

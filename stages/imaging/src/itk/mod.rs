@@ -165,7 +165,7 @@ fn voxels(header: &Header, mut input: impl BufRead, stored: u64) -> Result<Image
         Encoding::Gzip => exactly(&mut GzDecoder::new(input), declared)?,
     };
     let &Header { datatype, big_endian, .. } = header;
-    let mut values = Stored { bytes: &bytes, datatype, big_endian, scaling: None }.to_f32()?;
+    let mut values = Stored { bytes: &bytes, datatype, big_endian }.to_f32()?;
     if header.interleaved && channels > 1 {
         let apart = (0..channels).flat_map(|channel| values.iter().skip(channel).step_by(channels).copied());
         values = apart.collect();

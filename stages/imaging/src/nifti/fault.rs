@@ -100,10 +100,16 @@ pub enum Fault {
     /// Values that are no labels, or no memory for them.
     #[error(transparent)]
     Value(#[from] ValueFault),
+    /// The header's size is in one byte order, its rank makes sense only in the other.
+    #[error("the header's size and its rank of {rank} are of different byte order")]
+    ByteOrder { rank: u16 },
+    /// The crate `nifti` refused what the checks let through, or could not write.
+    #[error(transparent)]
+    Codec(#[from] nifti::NiftiError),
+    /// A file is shorter than what was written to it.
+    #[error("{found} of {expected} bytes reached the disk")]
+    Unwritten { expected: u64, found: u64 },
     /// A volume to be written has an axis NIfTI-1 cannot declare.
     #[error("axis length {0} does not fit a NIfTI-1 header, which ends at 32767")]
     AxisTooLong(usize),
-    /// A volume to be written has no voxels.
-    #[error("a volume of {0:?} has no voxels")]
-    Empty(Vec<usize>),
 }

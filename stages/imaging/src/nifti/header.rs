@@ -1,8 +1,10 @@
 //! A NIfTI header, checked claim by claim.
 
+use nifti::{NiftiHeader, NiftiType};
+
 use super::affine;
 use super::fault::Fault;
-use super::raw::{Raw, Version};
+use super::raw::{self, Raw, Version};
 use crate::stored::{Datatype, Scaling};
 use crate::volume::{Geometry, Shape};
 
@@ -31,6 +33,8 @@ pub struct Header {
     pub big_endian: bool,
     pub(super) data_offset: u64,
     pub(super) data_bytes: usize,
+    /// The header of a NIfTI-1 file as the crate `nifti` parsed it.
+    pub(super) one: Option<Box<NiftiHeader>>,
 }
 
 /// The unit of space in `xyzt_units`.
@@ -53,7 +57,13 @@ impl Header {
             let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
             return Err(Fault::NotNifti { sizeof_hdr: i32::from_le_bytes(word(0)), magic: word(344) });
         };
-        let raw = Raw::parse(bytes, version, big_endian)?;
+        let (raw, one) = match version {
+            Version::One => {
+                let header = raw::parse_one(bytes, big_endian)?;
+                (Raw::from(&header), Some(Box::new(header)))
+            }
+            Version::Two => (Raw::parse_two(bytes, big_endian)?, None),
+        };
         let (shape, channels) = grid(&raw)?;
         let datatype = datatype(raw.datatype)?;
         if i64::from(raw.bitpix) != datatype.bytes() as i64 * 8 {
@@ -90,43 +100,33 @@ impl Header {
             big_endian,
             data_offset: data_offset(&raw)?,
             data_bytes,
+            one,
         })
     }
 }
 
-/// The codes of the types that are read.
-const DATATYPES: [(i16, Datatype); 10] = [
-    (2, Datatype::Uint8),
-    (4, Datatype::Int16),
-    (8, Datatype::Int32),
-    (16, Datatype::Float32),
-    (64, Datatype::Float64),
-    (256, Datatype::Int8),
-    (512, Datatype::Uint16),
-    (768, Datatype::Uint32),
-    (1024, Datatype::Int64),
-    (1280, Datatype::Uint64),
-];
-
-pub(super) fn code(datatype: Datatype) -> i16 {
-    let entry = DATATYPES.iter().find(|(_, other)| *other == datatype);
-    entry.expect("NIfTI has a code for every type of ours").0
-}
-
+/// The voxel type of a code; NIfTI-1 and NIfTI-2 share them.
 fn datatype(code: i16) -> Result<Datatype, Fault> {
-    let known = DATATYPES.iter().find(|(other, _)| *other == code);
-    known.map(|(_, datatype)| *datatype).ok_or_else(|| {
-        let name = match code {
-            32 => "complex64",
-            128 => "rgb24",
-            1536 => "float128",
-            1792 => "complex128",
-            2048 => "complex256",
-            2304 => "rgba32",
-            _ => "of an unknown code",
-        };
-        Fault::Datatype { code, name }
-    })
+    let unsupported = |name| Fault::Datatype { code, name };
+    let header = NiftiHeader { datatype: code, ..NiftiHeader::default() };
+    match header.data_type().map_err(|_| unsupported("of an unknown code"))? {
+        NiftiType::Uint8 => Ok(Datatype::Uint8),
+        NiftiType::Int8 => Ok(Datatype::Int8),
+        NiftiType::Uint16 => Ok(Datatype::Uint16),
+        NiftiType::Int16 => Ok(Datatype::Int16),
+        NiftiType::Uint32 => Ok(Datatype::Uint32),
+        NiftiType::Int32 => Ok(Datatype::Int32),
+        NiftiType::Uint64 => Ok(Datatype::Uint64),
+        NiftiType::Int64 => Ok(Datatype::Int64),
+        NiftiType::Float32 => Ok(Datatype::Float32),
+        NiftiType::Float64 => Ok(Datatype::Float64),
+        NiftiType::Float128 => Err(unsupported("float128")),
+        NiftiType::Complex64 => Err(unsupported("complex64")),
+        NiftiType::Complex128 => Err(unsupported("complex128")),
+        NiftiType::Complex256 => Err(unsupported("complex256")),
+        NiftiType::Rgb24 => Err(unsupported("rgb24")),
+        NiftiType::Rgba32 => Err(unsupported("rgba32")),
+    }
 }
 
 /// Shape z, y, x and channels. Dimensions that are not declared have length 1.

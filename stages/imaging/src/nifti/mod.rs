@@ -1,6 +1,10 @@
 //! NIfTI files, `.nii` and `.nii.gz`: NIfTI-1 and NIfTI-2 in, NIfTI-1 out. Owns what a file may claim before memory is
 //! given to it.
 //!
+//! The crate `nifti` parses NIfTI-1 headers, makes numbers of the bytes and writes the files. What is here stands in
+//! front of it: the claims of a header are checked before it sees them, and it never opens a file that it did not make.
+//! `docs/nifti-crate.md` has the inputs that need this; `raw` has NIfTI-2, which it does not know.
+//!
 //! Affine, scaling and header repairs follow nibabel, so both read the same numbers.
 //!
 //! Not read: header/image pairs (`.hdr`/`.img`), complex, RGB and 128-bit voxels. Each is told by name.
@@ -19,7 +23,7 @@ use std::path::Path;
 pub use self::fault::{Error, Fault};
 pub use self::header::{AffineSource, Header, SpaceUnit};
 pub use self::raw::Version;
-pub use self::write::{encode_image, encode_label, write_image, write_label};
+pub use self::write::{write_image, write_label};
 pub use crate::stored::{Datatype, LABEL_TOLERANCE, Scaling};
 
 use self::source::Source;

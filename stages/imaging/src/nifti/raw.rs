@@ -1,5 +1,7 @@
 //! The fields of a NIfTI-1 (348 bytes) or NIfTI-2 header (540 bytes) as numbers. Judges only what tells the two apart.
 
+use nifti::{Endianness, NiftiHeader};
+
 use super::fault::Fault;
 
 /// Which layout a header has.
@@ -61,41 +63,52 @@ pub(super) fn version(start: [u8; 4]) -> Option<(Version, bool)> {
     of(i32::from_le_bytes(start), false).or_else(|| of(i32::from_be_bytes(start), true))
 }
 
-impl Raw {
-    /// `bytes` begins with a whole header.
-    pub(super) fn parse(bytes: &[u8], version: Version, big_endian: bool) -> Result<Self, Fault> {
-        let fields = Fields { bytes, big_endian };
-        match version {
-            Version::One => Self::parse_one(&fields),
-            Version::Two => Self::parse_two(&fields),
-        }
+/// The header of a NIfTI-1 file, parsed by the crate `nifti`, which looks only at `dim[0]` and the magic.
+///
+/// `bytes` are the first 348; `big_endian` is what the size of the header says.
+pub(super) fn parse_one(bytes: &[u8], big_endian: bool) -> Result<NiftiHeader, Fault> {
+    let magic = [bytes[344], bytes[345], bytes[346], bytes[347]];
+    match &magic {
+        b"n+1\0" => {}
+        b"ni1\0" => return Err(Fault::HeaderImagePair),
+        _ => return Err(Fault::NotNifti { sizeof_hdr: 348, magic }),
     }
+    let header = NiftiHeader::from_reader(bytes)?;
+    // The crate takes the byte order from dim[0] alone.
+    if (header.endianness == Endianness::Big) == big_endian {
+        Ok(header)
+    } else {
+        Err(Fault::ByteOrder { rank: header.dim[0].swap_bytes() })
+    }
+}
 
-    fn parse_one(f: &Fields) -> Result<Self, Fault> {
-        match f.take::<4>(344) {
-            [b'n', b'+', b'1', 0] => {}
-            [b'n', b'i', b'1', 0] => return Err(Fault::HeaderImagePair),
-            magic => return Err(Fault::NotNifti { sizeof_hdr: 348, magic }),
-        }
-        Ok(Self {
+impl From<&NiftiHeader> for Raw {
+    fn from(header: &NiftiHeader) -> Self {
+        let (wide, wide_rows) = (f64::from, |row: [f32; 4]| row.map(f64::from));
+        Self {
             version: Version::One,
-            dim: array(40, 2, |at| i64::from(f.i16(at))),
-            datatype: f.i16(70),
-            bitpix: f.i16(72),
-            pixdim: array(76, 4, |at| f.f32(at)),
-            vox_offset: f.f32(108),
-            slope: f.f32(112),
-            intercept: f.f32(116),
-            xyzt_units: i32::from(f.bytes[123]),
-            qform_code: i32::from(f.i16(252)),
-            sform_code: i32::from(f.i16(254)),
-            quaternion: array(256, 4, |at| f.f32(at)),
-            offset_mm: array(268, 4, |at| f.f32(at)),
-            srow: array(280, 16, |row| array(row, 4, |at| f.f32(at))),
-        })
+            // The standard's dimensions are signed.
+            dim: header.dim.map(|length| i64::from(length as i16)),
+            datatype: header.datatype,
+            bitpix: header.bitpix,
+            pixdim: header.pixdim.map(wide),
+            vox_offset: wide(header.vox_offset),
+            slope: wide(header.scl_slope),
+            intercept: wide(header.scl_inter),
+            xyzt_units: i32::from(header.xyzt_units),
+            qform_code: i32::from(header.qform_code),
+            sform_code: i32::from(header.sform_code),
+            quaternion: [header.quatern_b, header.quatern_c, header.quatern_d].map(wide),
+            offset_mm: [header.quatern_x, header.quatern_y, header.quatern_z].map(wide),
+            srow: [header.srow_x, header.srow_y, header.srow_z].map(wide_rows),
+        }
     }
+}
 
-    fn parse_two(f: &Fields) -> Result<Self, Fault> {
+impl Raw {
+    /// `bytes` begins with a whole NIfTI-2 header, which the crate `nifti` does not know.
+    pub(super) fn parse_two(bytes: &[u8], big_endian: bool) -> Result<Self, Fault> {
+        let f = Fields { bytes, big_endian };
         match &f.take::<8>(4) {
             b"n+2\0\r\n\x1a\n" => {}
             b"ni2\0\r\n\x1a\n" => return Err(Fault::HeaderImagePair),
@@ -140,14 +153,6 @@ impl Fields<'_> {
 
     fn i64(&self, at: usize) -> i64 {
         if self.big_endian { i64::from_be_bytes(self.take(at)) } else { i64::from_le_bytes(self.take(at)) }
-    }
-
-    fn f32(&self, at: usize) -> f64 {
-        f64::from(if self.big_endian {
-            f32::from_be_bytes(self.take(at))
-        } else {
-            f32::from_le_bytes(self.take(at))
-        })
     }
 
     fn f64(&self, at: usize) -> f64 {

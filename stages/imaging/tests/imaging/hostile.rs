@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use pipe_imaging::nifti::{self, Fault, MAX_VOXELS};
 
-use crate::reference::{Noise, directory};
+use crate::reference::{Noise, directory, written_image};
 
 fn plain() -> Vec<u8> {
     std::fs::read(directory().join("float32_plain.nii")).expect("reference")
@@ -90,9 +90,9 @@ fn dimensions_that_are_not_dimensions_are_refused() {
         &patched(&[(40, &all)]),
         "the header declares 1152780773560811521 voxels, the limit is 536870912",
     );
-    // Rank 9: dim[0] out of range in both byte orders.
-    let fault = nifti::decode_image(&patched(&[(40, &[9, 9])]), MAX_VOXELS).expect_err("rank 2313");
-    assert!(matches!(fault, Fault::NotNifti { .. } | Fault::Dimensions { .. }), "{fault}");
+    // Out of range in both byte orders, then in range in the other one only.
+    refused(&patched(&[(40, &[9, 9])]), "the header's size and its rank of 2313 are of different byte order");
+    refused(&patched(&[(40, &[0, 3])]), "the header's size and its rank of 768 are of different byte order");
 }
 
 #[test]
@@ -279,9 +279,8 @@ fn thousands_of_mutated_files_never_panic() {
         if let Ok(image) = &image {
             // What can be read can be described, written and read again.
             let _ = image.geometry().orientation();
-            let mut again = Vec::new();
-            if nifti::encode_image(image, &mut again).is_ok() {
-                nifti::decode_header(&again).expect("own file");
+            if image.shape().0.iter().all(|&length| length < 32768) {
+                nifti::decode_header(&written_image(image)).expect("own file");
             }
             read += 1;
         } else {

@@ -8,6 +8,7 @@ mod data_set;
 mod dicom_series;
 mod formats;
 mod hostile;
+mod nifti_crate;
 mod nifti_files;
 mod normalize;
 mod npy;

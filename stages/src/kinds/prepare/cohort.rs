@@ -71,6 +71,13 @@ impl Cohort {
         self.table.cases.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
+    /// The bytes of the uncompressed file of an image.
+    pub(crate) fn file_of(&self, image: &Image) -> Vec<u8> {
+        let path = self.path("spare.nii");
+        nifti::write_image(&path, image).expect("image can be written");
+        fs::read(&path).expect("file was just written")
+    }
+
     /// Puts other bytes in the place of the only image of a case.
     pub(crate) fn replace_image(&mut self, id: &str, bytes: &[u8]) {
         let path = self.path(&format!("{id}_0.nii.gz"));
