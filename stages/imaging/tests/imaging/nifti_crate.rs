@@ -58,7 +58,7 @@ fn a_vox_offset_that_is_no_number_is_accepted() {
 
 #[test]
 fn a_slope_of_nan_makes_every_voxel_nan() {
-    // The standard scales when scl_slope is not 0; writers put NaN for "none", and nibabel reads it so.
+    // nibabel takes a slope that is not finite for none.
     let values = by_the_crate(&patched(112, &f32::NAN.to_le_bytes()), "a.nii").expect("read without a word");
     assert!(values.iter().all(|value| value.is_nan()));
 }
