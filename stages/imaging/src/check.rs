@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::affine::Affine;
+use crate::dicom;
 use crate::nifti::{Header, SpaceUnit};
 use crate::orient::Orientation;
 use crate::volume::{Geometry, Image, LabelMap, Shape};
@@ -40,6 +41,8 @@ pub enum Finding {
     PixdimMismatch { pixdim: [f64; 3], affine_mm: [f64; 3] },
     /// The header's unit is not the millimetre, yet sizes are taken as millimetres.
     Unit(SpaceUnit),
+    /// Something odd about a DICOM series.
+    Dicom(dicom::Note),
 }
 
 impl Finding {
@@ -55,7 +58,8 @@ impl Finding {
             | Self::PlacementMismatch { .. }
             | Self::EmptyMask
             | Self::PixdimMismatch { .. }
-            | Self::Unit(_) => Severity::Warning,
+            | Self::Unit(_)
+            | Self::Dicom(_) => Severity::Warning,
         }
     }
 }
@@ -87,6 +91,7 @@ impl fmt::Display for Finding {
             Self::PixdimMismatch { pixdim, affine_mm } => {
                 write!(f, "header says voxels of {} but its affine {} (z×y×x)", Mm(pixdim), Mm(affine_mm))
             }
+            Self::Dicom(note) => note.fmt(f),
             Self::Unit(unit) => {
                 let unit = match unit {
                     SpaceUnit::Metre => "metres",

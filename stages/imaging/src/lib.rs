@@ -31,15 +31,22 @@
 //! ```
 
 pub mod affine;
+mod bounded;
 pub mod check;
 pub mod components;
 pub mod crop;
+pub mod dicom;
 pub mod digest;
+pub mod itk;
 pub mod nifti;
 pub mod normalize;
 pub mod npy;
+pub mod npz;
+pub mod open;
 pub mod orient;
+pub mod raster;
 pub mod resample;
+pub mod stored;
 pub mod transform;
 pub mod volume;
 

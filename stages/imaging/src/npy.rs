@@ -197,7 +197,7 @@ fn encode_header(descr: &str, shape: &[usize]) -> Vec<u8> {
     [b"\x93NUMPY\x01\x00".as_slice(), &length.to_le_bytes(), text.as_bytes()].concat()
 }
 
-fn parse_header(input: &mut impl Read) -> Result<Header, Fault> {
+pub(crate) fn parse_header(input: &mut impl Read) -> Result<Header, Fault> {
     let mut start = [0_u8; 10];
     read_or(input, &mut start, || Fault::NotNpy)?;
     let (length, offset) = match &start[..8] {

@@ -44,7 +44,7 @@ impl DatasetInfo {
 }
 
 /// A file of the data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRef {
     /// Relative to the root of the data set, with `/` between names. For people; never opened.
     pub path: String,
@@ -57,6 +57,8 @@ pub struct FileRef {
 pub struct Case {
     pub id: String,
     pub patient: String,
+    /// What the image shows as a whole, for classification.
+    pub class: Option<String>,
     /// At least one. Several files are the channels of one image, in order; a 4D file holds all its channels.
     pub images: Vec<FileRef>,
     pub label: Option<FileRef>,
@@ -106,7 +108,8 @@ impl CaseTable {
 
 const DATASET: &str = "table.json";
 const CASES: &str = "cases.csv";
-const FIXED_COLUMNS: [&str; 15] = [
+const FIXED_COLUMNS: [&str; 16] = [
+    "class",
     "label",
     "label_blake3",
     "voxels_blake3",
@@ -126,7 +129,7 @@ const FIXED_COLUMNS: [&str; 15] = [
 
 impl Artifact for CaseTable {
     const TYPE: &'static str = "case-table";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let path = dir.join(CASES);
@@ -175,6 +178,7 @@ fn record(case: &Case, files: usize) -> Vec<String> {
         fields.push(file.map_or_else(String::new, |file| file.path.clone()));
         fields.push(file.map_or_else(String::new, |file| file.digest.to_string()));
     }
+    fields.push(case.class.clone().unwrap_or_default());
     let label = case.label.as_ref();
     fields.push(label.map_or_else(String::new, |file| file.path.clone()));
     fields.push(label.map_or_else(String::new, |file| file.digest.to_string()));
@@ -202,6 +206,7 @@ impl Row<'_> {
         Ok(Case {
             id: self.text("id")?.to_owned(),
             patient: self.text("patient")?.to_owned(),
+            class: self.optional("class", |row, column| row.text(column).map(str::to_owned))?,
             images,
             label: self.file("label")?,
             voxels: self.digest("voxels_blake3")?,
@@ -264,6 +269,7 @@ mod tests {
         Case {
             id: id.into(),
             patient: "p, \"1\"".into(),
+            class: label.map(str::to_uppercase),
             images: images.iter().map(|path| file(path)).collect(),
             label: label.map(file),
             voxels: Digest::of_bytes(id.as_bytes()),

@@ -3,7 +3,8 @@
 use crate::{artifact::Artifact, error::StageError};
 use std::path::{Path, PathBuf};
 
-/// A folder with `dataset.json`, `imagesTr/*.nii.gz` and `labelsTr/*.nii.gz`, written file by file.
+/// A folder with `imagesTr/*.nii.gz`, and of a whole data set `labelsTr/*.nii.gz` and `dataset.json`, written file by
+/// file.
 ///
 /// Tables that go with it name its files by digest, so nobody needs to know where this folder lies.
 #[derive(Debug, Clone, PartialEq, Eq)]

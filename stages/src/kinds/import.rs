@@ -1,5 +1,5 @@
-//! Reads a data set in the layout of the Medical Segmentation Decathlon, checks every file and lists the cases that
-//! can be used. The files stay where they are.
+//! Reads a data set, in the layout of the Medical Segmentation Decathlon or listed in a table, checks every file and
+//! lists the cases that can be used. The files stay where they are; DICOM series become NIfTI files.
 
 mod judge;
 mod layout;
@@ -7,6 +7,7 @@ mod manifest;
 mod patient;
 mod phantom;
 mod read;
+mod table;
 
 use self::layout::{Candidate, Layout};
 use self::read::Reading;
@@ -31,7 +32,7 @@ pub struct Import;
 
 pub const CASES: Out<CaseTable> = Out::new("cases");
 pub const CHECKS: Out<CheckTable> = Out::new("checks");
-/// Of a phantom only: the generated files.
+/// The files that were made: of a phantom all, of a table the images that were DICOM series.
 pub const DATASET: Out<Dataset> = Out::new("dataset");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -46,6 +47,11 @@ pub struct Params {
     /// otherwise `from` itself, which must then hold the data set of this name.
     #[serde(default)]
     pub task: Option<String>,
+    /// A CSV file below `from` that lists the cases instead: columns `id`, `image` (a file, or the folder of a DICOM
+    /// series), and where there are any `patient`, `label` (a mask) and `class` (what the image shows as a whole).
+    /// NIfTI, DICOM, MetaImage, NRRD, PNG, JPEG and TIFF are read.
+    #[serde(default)]
+    pub table: Option<String>,
     /// Stop the pipeline at anything that would exclude a case, instead of going on without it.
     #[serde(default)]
     pub strict: bool,
@@ -91,7 +97,7 @@ impl Params {
 
 impl Stage for Import {
     const KIND: &'static str = "import";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Reads a data set, checks every file and lists the cases that can be used.";
     type Params = Params;
 
@@ -109,6 +115,13 @@ impl Stage for Import {
         }
         if params.task.is_some() && params.is_phantom() {
             problem("task", "a phantom has no task".into(), "leave `task` out");
+        }
+        if params.table.is_some() && (params.is_phantom() || params.task.is_some()) {
+            let message = "a table lists the cases, neither a phantom nor a task does".into();
+            problem("table", message, "use `from: FOLDER` and `table: FILE.csv` without `task`");
+        }
+        if let Some(table) = params.table.as_deref().filter(|table| !is_inner_path(table)) {
+            problem("table", format!("`{table}` is no path below `from`"), "use a name such as `cases.csv`");
         }
         if let Some(task) = params.task.as_deref().filter(|task| !is_plain_name(task)) {
             problem(
@@ -136,6 +149,15 @@ impl Stage for Import {
             ports.writes(&DATASET);
             return;
         }
+        if params.table.is_some() {
+            ports.writes(&DATASET).reads_files(External {
+                name: "data".into(),
+                parameter: "from",
+                path: PathBuf::from(&params.from),
+                parts: Vec::new(),
+            });
+            return;
+        }
         let own = [Dataset::MANIFEST, Dataset::IMAGES, Dataset::LABELS].map(PathBuf::from);
         let below =
             params.task.iter().flat_map(|task| own.iter().map(move |part| Path::new(task).join(part)));
@@ -148,7 +170,9 @@ impl Stage for Import {
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
-        let files = if params.is_phantom() {
+        let files = if params.table.is_some() {
+            context.external("data")?.clone()
+        } else if params.is_phantom() {
             let root = context.output_dir(&DATASET)?;
             phantom::write(&params.phantom.clone().unwrap_or_default(), root)?;
             list(root)?
@@ -163,6 +187,11 @@ impl Stage for Import {
         context.write(&CASES, &table)?;
         context.write(&CHECKS, &checks)
     }
+}
+
+fn is_inner_path(path: &str) -> bool {
+    let mut parts = Path::new(path).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 fn is_plain_name(name: &str) -> bool {
@@ -219,6 +248,16 @@ fn dataset_files(params: &Params, external: &ExternalFiles) -> Result<ExternalFi
 }
 
 fn read_layout(params: &Params, files: &ExternalFiles) -> Result<Layout, StageError> {
+    if let Some(table) = &params.table {
+        if !files.files.iter().any(|file| file.path == *table) {
+            return Err(StageError::Data(format!(
+                "`{}` holds no `{table}`, which should list the cases",
+                params.from
+            )));
+        }
+        let path = files.root.join(table);
+        return table::read(table, &fs::read(&path).map_err(StageError::io("read", &path))?, &files.files);
+    }
     let has_manifest = files.files.iter().any(|file| file.path == Dataset::MANIFEST);
     let path = files.root.join(Dataset::MANIFEST);
     let manifest =

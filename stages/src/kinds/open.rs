@@ -4,14 +4,16 @@ use crate::artifacts::Case;
 use crate::context::StageContext;
 use crate::error::StageError;
 use ndarray::{Axis, concatenate};
-use pipe_imaging::{Image, LabelMap, nifti};
+use pipe_imaging::open::{self, Options};
+use pipe_imaging::{Image, LabelMap};
 
 /// Reads the image of a case, `[c, z, y, x]`. Several files are joined along the channels; all must have the grid
 /// of the first.
 pub(crate) fn image(case: &Case, context: &StageContext) -> Result<Image, StageError> {
     let read = |file: &crate::artifacts::FileRef| {
         let path = context.source(&file.digest)?;
-        nifti::read_image(&path)
+        open::image(&path, Options::default())
+            .map(|opened| opened.volume)
             .map_err(StageError::inner(format!("reading `{}` of case `{}`", file.path, case.id)))
     };
     let first = read(case.image())?;
@@ -41,7 +43,8 @@ pub(crate) fn image(case: &Case, context: &StageContext) -> Result<Image, StageE
 pub(crate) fn label(case: &Case, context: &StageContext) -> Result<Option<LabelMap>, StageError> {
     let Some(file) = &case.label else { return Ok(None) };
     let path = context.source(&file.digest)?;
-    let label = nifti::read_label(&path)
+    let label = open::label(&path, Options::default())
+        .map(|opened| opened.volume)
         .map_err(StageError::inner(format!("reading `{}` of case `{}`", file.path, case.id)))?;
     Ok(Some(label))
 }

@@ -1,8 +1,7 @@
 //! Which affine a header means, by nibabel's rules, and how one is stored.
 
-use nifti::NiftiHeader;
-
 use super::fault::Fault;
+use super::raw::Raw;
 use crate::affine::{Affine, determinant3};
 
 /// Which header fields the affine was taken from.
@@ -27,7 +26,7 @@ impl AffineSource {
 }
 
 /// The sform if its code is set, else the qform if its code is set, else centred `pixdim`.
-pub(super) fn of(raw: &NiftiHeader) -> Result<(Affine, AffineSource), Fault> {
+pub(super) fn of(raw: &Raw) -> Result<(Affine, AffineSource), Fault> {
     let (affine, source) = if raw.sform_code != 0 {
         (sform(raw), AffineSource::Sform)
     } else if raw.qform_code != 0 {
@@ -41,28 +40,23 @@ pub(super) fn of(raw: &NiftiHeader) -> Result<(Affine, AffineSource), Fault> {
     }
 }
 
-fn sform(raw: &NiftiHeader) -> Affine {
-    Affine([
-        raw.srow_x.map(f64::from),
-        raw.srow_y.map(f64::from),
-        raw.srow_z.map(f64::from),
-        [0.0, 0.0, 0.0, 1.0],
-    ])
+fn sform(raw: &Raw) -> Affine {
+    let [x, y, z] = raw.srow;
+    Affine([x, y, z, [0.0, 0.0, 0.0, 1.0]])
 }
 
 /// Voxel sizes x, y, z with nibabel's repairs: 0 becomes 1, a negative size its magnitude.
-fn voxel_sizes(raw: &NiftiHeader) -> [f64; 3] {
+fn voxel_sizes(raw: &Raw) -> [f64; 3] {
     [1, 2, 3].map(|axis| match raw.pixdim[axis] {
         0.0 => 1.0,
-        size => f64::from(size.abs()),
+        size => size.abs(),
     })
 }
 
-fn qform(raw: &NiftiHeader) -> Result<Affine, Fault> {
-    let [b, c, d] = [raw.quatern_b, raw.quatern_c, raw.quatern_d].map(f64::from);
+fn qform(raw: &Raw) -> Result<Affine, Fault> {
+    let [b, c, d] = raw.quaternion;
     let a_squared = 1.0 - (b * b + c * c + d * d);
-    let threshold = 3.0 * f64::from(f32::EPSILON);
-    let a = if a_squared.abs() < threshold {
+    let a = if a_squared.abs() < raw.version.quaternion_threshold() {
         0.0
     } else if a_squared > 0.0 {
         a_squared.sqrt()
@@ -80,18 +74,17 @@ fn qform(raw: &NiftiHeader) -> Result<Affine, Fault> {
         [(b * sc - a * sd) * y, (1.0 - (b * sb + d * sd)) * y, (c * sd + a * sb) * y],
         [(b * sd + a * sc) * z, (c * sd - a * sb) * z, (1.0 - (b * sb + c * sc)) * z],
     ];
-    let origin = [raw.quatern_x, raw.quatern_y, raw.quatern_z].map(f64::from);
-    Ok(Affine::from_columns(columns, origin))
+    Ok(Affine::from_columns(columns, raw.offset_mm))
 }
 
-fn centred(raw: &NiftiHeader) -> Affine {
-    let rank = usize::from(raw.dim[0]);
+fn centred(raw: &Raw) -> Affine {
+    let rank = raw.dim[0] as usize; // 1 to 7, checked before
     let [x, y, z] = voxel_sizes(raw);
     let sizes = [-x, if rank >= 2 { y } else { 1.0 }, if rank >= 3 { z } else { 1.0 }];
     let mut columns = [[0.0; 3]; 3];
     let mut origin = [0.0; 3];
     for axis in 0..3 {
-        let length = if axis < rank { f64::from(raw.dim[axis + 1]) } else { 1.0 };
+        let length = if axis < rank { raw.dim[axis + 1] as f64 } else { 1.0 };
         columns[axis][axis] = sizes[axis];
         origin[axis] = -(length - 1.0) / 2.0 * sizes[axis];
     }

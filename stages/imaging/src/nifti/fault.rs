@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::stored::ValueFault;
+
 /// A NIfTI file that could not be read or written; [`Fault`] is the cause.
 #[derive(Debug, Error)]
 #[error("cannot {action} `{}`", path.display())]
@@ -12,12 +14,16 @@ pub struct Error {
     action: &'static str,
     path: PathBuf,
     #[source]
-    fault: Fault,
+    fault: Box<Fault>,
 }
 
 impl Error {
     pub(super) fn new(action: &'static str, path: &Path, fault: Fault) -> Self {
-        Self { action, path: path.to_owned(), fault }
+        Self { action, path: path.to_owned(), fault: Box::new(fault) }
+    }
+
+    pub(crate) fn into_fault(self) -> Fault {
+        *self.fault
     }
 
     /// The file.
@@ -44,23 +50,20 @@ pub enum Fault {
     #[error("damaged gzip stream: {0}")]
     Gzip(io::Error),
     /// The (uncompressed) file is shorter than a header.
-    #[error("the file has {found} bytes, a NIfTI-1 header has 348")]
-    NoHeader { found: usize },
-    /// No NIfTI-1 header at the start.
-    #[error("not a NIfTI-1 file (header size {sizeof_hdr}, magic `{}`)", magic.escape_ascii())]
+    #[error("the file has {found} bytes, a NIfTI header has {size}")]
+    NoHeader { found: usize, size: usize },
+    /// No NIfTI header at the start.
+    #[error("not a NIfTI file (header size {sizeof_hdr}, magic `{}`)", magic.escape_ascii())]
     NotNifti { sizeof_hdr: i32, magic: [u8; 4] },
-    /// A NIfTI-2 file.
-    #[error("NIfTI-2 is not supported; convert it to NIfTI-1")]
-    Nifti2,
     /// A `.hdr` of a `.hdr`/`.img` pair.
     #[error("half of a header/image pair, which is not supported; convert it to a single .nii or .nii.gz")]
     HeaderImagePair,
     /// `dim[0]` is not 1 to 7, or a used dimension is zero or negative.
     #[error("dim {dim:?} is not 1 to 7 positive dimensions")]
-    Dimensions { dim: [i16; 8] },
+    Dimensions { dim: [i64; 8] },
     /// More than one dimension beyond x, y, z holds more than one element.
     #[error("dim {dim:?} has more than four dimensions in use")]
-    TooManyDimensions { dim: [i16; 8] },
+    TooManyDimensions { dim: [i64; 8] },
     /// A label map with channels or time points.
     #[error("label has {channels} channels, expected 1")]
     LabelChannels { channels: usize },
@@ -71,11 +74,11 @@ pub enum Fault {
     #[error("bitpix is {bitpix} but voxels of type {datatype} have {expected} bits")]
     BitsPerVoxel { bitpix: i16, datatype: &'static str, expected: usize },
     /// vox_offset does not point behind the header, or not at a byte.
-    #[error("vox_offset is {0}, expected a whole number of at least 352")]
-    DataOffset(f32),
+    #[error("vox_offset is {offset}, expected a whole number of at least {least}")]
+    DataOffset { offset: f64, least: u64 },
     /// A finite slope with an intercept that is not.
     #[error("scl_slope is {slope} but scl_inter is {intercept}")]
-    Scaling { slope: f32, intercept: f32 },
+    Scaling { slope: f64, intercept: f64 },
     /// The affine cannot place voxels.
     #[error("the {source_name} affine {defect}")]
     Affine { source_name: &'static str, defect: &'static str },
@@ -94,18 +97,19 @@ pub enum Fault {
     /// The allocator refused.
     #[error("not enough memory for {bytes} bytes of voxels")]
     Memory { bytes: usize },
-    /// Label values that are not labels.
-    #[error(
-        "{count} label values are not whole numbers from 0 to 255, the first is {value} at z, y, x = {at:?}"
-    )]
-    LabelValue { count: usize, value: f64, at: [usize; 3] },
-    /// The crate `nifti` refused what the checks let through.
+    /// Values that are no labels, or no memory for them.
     #[error(transparent)]
-    Decoder(#[from] nifti::NiftiError),
+    Value(#[from] ValueFault),
+    /// The header's size is in one byte order, its rank makes sense only in the other.
+    #[error("the header's size and its rank of {rank} are of different byte order")]
+    ByteOrder { rank: u16 },
+    /// The crate `nifti` refused what the checks let through, or could not write.
+    #[error(transparent)]
+    Codec(#[from] nifti::NiftiError),
+    /// A file is shorter than what was written to it.
+    #[error("{found} of {expected} bytes reached the disk")]
+    Unwritten { expected: u64, found: u64 },
     /// A volume to be written has an axis NIfTI-1 cannot declare.
     #[error("axis length {0} does not fit a NIfTI-1 header, which ends at 32767")]
     AxisTooLong(usize),
-    /// A volume to be written has no voxels.
-    #[error("a volume of {0:?} has no voxels")]
-    Empty(Vec<usize>),
 }

@@ -1,11 +1,11 @@
-//! The 348 bytes of a NIfTI-1 header, checked claim by claim.
+//! A NIfTI header, checked claim by claim.
 
-use std::fmt;
-
-use nifti::{Endianness, NiftiHeader, NiftiType};
+use nifti::{NiftiHeader, NiftiType};
 
 use super::affine;
 use super::fault::Fault;
+use super::raw::{self, Raw, Version};
+use crate::stored::{Datatype, Scaling};
 use crate::volume::{Geometry, Shape};
 
 pub use super::affine::AffineSource;
@@ -13,6 +13,8 @@ pub use super::affine::AffineSource;
 /// What a NIfTI file declares about its voxels.
 #[derive(Debug, Clone)]
 pub struct Header {
+    /// NIfTI-1 or NIfTI-2.
+    pub version: Version,
     /// Channels or time points: the product of the dimensions beyond x, y, z.
     pub channels: usize,
     /// The grid: shape z, y, x and affine, chosen by nibabel's rule (sform, else qform, else pixdim).
@@ -31,16 +33,8 @@ pub struct Header {
     pub big_endian: bool,
     pub(super) data_offset: u64,
     pub(super) data_bytes: usize,
-    pub(super) raw_dim: [u16; 8],
-}
-
-/// Linear scaling of stored values.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scaling {
-    /// Multiplies the stored value; finite and not 0.
-    pub slope: f64,
-    /// Is added afterwards; finite.
-    pub intercept: f64,
+    /// The header of a NIfTI-1 file as the crate `nifti` parsed it.
+    pub(super) one: Option<Box<NiftiHeader>>,
 }
 
 /// The unit of space in `xyzt_units`.
@@ -52,102 +46,26 @@ pub enum SpaceUnit {
     Micron,
 }
 
-/// How a voxel is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Datatype {
-    Uint8,
-    Int8,
-    Uint16,
-    Int16,
-    Uint32,
-    Int32,
-    Uint64,
-    Int64,
-    Float32,
-    Float64,
-}
-
-impl Datatype {
-    /// The name numpy uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Uint8 => "uint8",
-            Self::Int8 => "int8",
-            Self::Uint16 => "uint16",
-            Self::Int16 => "int16",
-            Self::Uint32 => "uint32",
-            Self::Int32 => "int32",
-            Self::Uint64 => "uint64",
-            Self::Int64 => "int64",
-            Self::Float32 => "float32",
-            Self::Float64 => "float64",
-        }
-    }
-
-    /// Bytes per voxel.
-    pub fn bytes(self) -> usize {
-        self.nifti_type().size_of()
-    }
-
-    /// Whether every stored value is a whole number.
-    pub fn is_integer(self) -> bool {
-        !matches!(self, Self::Float32 | Self::Float64)
-    }
-
-    pub(super) fn nifti_type(self) -> NiftiType {
-        match self {
-            Self::Uint8 => NiftiType::Uint8,
-            Self::Int8 => NiftiType::Int8,
-            Self::Uint16 => NiftiType::Uint16,
-            Self::Int16 => NiftiType::Int16,
-            Self::Uint32 => NiftiType::Uint32,
-            Self::Int32 => NiftiType::Int32,
-            Self::Uint64 => NiftiType::Uint64,
-            Self::Int64 => NiftiType::Int64,
-            Self::Float32 => NiftiType::Float32,
-            Self::Float64 => NiftiType::Float64,
-        }
-    }
-
-    fn from_code(header: &NiftiHeader) -> Result<Self, Fault> {
-        let unsupported = |name| Fault::Datatype { code: header.datatype, name };
-        match header.data_type().map_err(|_| unsupported("of an unknown code"))? {
-            NiftiType::Uint8 => Ok(Self::Uint8),
-            NiftiType::Int8 => Ok(Self::Int8),
-            NiftiType::Uint16 => Ok(Self::Uint16),
-            NiftiType::Int16 => Ok(Self::Int16),
-            NiftiType::Uint32 => Ok(Self::Uint32),
-            NiftiType::Int32 => Ok(Self::Int32),
-            NiftiType::Uint64 => Ok(Self::Uint64),
-            NiftiType::Int64 => Ok(Self::Int64),
-            NiftiType::Float32 => Ok(Self::Float32),
-            NiftiType::Float64 => Ok(Self::Float64),
-            NiftiType::Float128 => Err(unsupported("float128")),
-            NiftiType::Complex64 => Err(unsupported("complex64")),
-            NiftiType::Complex128 => Err(unsupported("complex128")),
-            NiftiType::Complex256 => Err(unsupported("complex256")),
-            NiftiType::Rgb24 => Err(unsupported("rgb24")),
-            NiftiType::Rgba32 => Err(unsupported("rgba32")),
-        }
-    }
-}
-
-impl fmt::Display for Datatype {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl Header {
-    pub(super) fn parse(bytes: &[u8; 348], max_voxels: usize) -> Result<Self, Fault> {
-        check_format(bytes)?;
-        let raw = NiftiHeader::from_reader(&bytes[..])?;
-        if raw.sizeof_hdr != 348 {
-            // dim[0] and the header size disagree about the byte order.
-            return Err(Fault::NotNifti { sizeof_hdr: raw.sizeof_hdr, magic: raw.magic });
-        }
+    /// `bytes` are those of the version's header; without a version at least its first 348.
+    pub(super) fn parse(
+        bytes: &[u8],
+        version: Option<(Version, bool)>,
+        max_voxels: usize,
+    ) -> Result<Self, Fault> {
+        let Some((version, big_endian)) = version else {
+            let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+            return Err(Fault::NotNifti { sizeof_hdr: i32::from_le_bytes(word(0)), magic: word(344) });
+        };
+        let (raw, one) = match version {
+            Version::One => {
+                let header = raw::parse_one(bytes, big_endian)?;
+                (Raw::from(&header), Some(Box::new(header)))
+            }
+            Version::Two => (Raw::parse_two(bytes, big_endian)?, None),
+        };
         let (shape, channels) = grid(&raw)?;
-        let datatype = Datatype::from_code(&raw)?;
+        let datatype = datatype(raw.datatype)?;
         if i64::from(raw.bitpix) != datatype.bytes() as i64 * 8 {
             return Err(Fault::BitsPerVoxel {
                 bitpix: raw.bitpix,
@@ -166,10 +84,11 @@ impl Header {
         let data_bytes = data_bytes.ok_or(Fault::TooLarge { voxels: declared, limit: max_voxels })?;
         let (affine, affine_source) = affine::of(&raw)?;
         Ok(Self {
+            version,
             channels,
             geometry: Geometry { shape, affine },
             affine_source,
-            pixdim: [3, 2, 1].map(|axis| f64::from(raw.pixdim[axis])),
+            pixdim: [3, 2, 1].map(|axis| raw.pixdim[axis]),
             space_unit: match raw.xyzt_units & 0o7 {
                 1 => SpaceUnit::Metre,
                 2 => SpaceUnit::Millimetre,
@@ -178,41 +97,45 @@ impl Header {
             },
             datatype,
             scaling: scaling(&raw)?,
-            big_endian: raw.endianness == Endianness::Big,
-            data_offset: data_offset(raw.vox_offset)?,
+            big_endian,
+            data_offset: data_offset(&raw)?,
             data_bytes,
-            raw_dim: raw.dim,
+            one,
         })
-    }
-
-    pub(super) fn endianness(&self) -> Endianness {
-        if self.big_endian { Endianness::Big } else { Endianness::Little }
     }
 }
 
-/// Tells what is not NIfTI-1 before the decoder, which only looks at the magic, is asked.
-fn check_format(bytes: &[u8; 348]) -> Result<(), Fault> {
-    let first = [bytes[0], bytes[1], bytes[2], bytes[3]];
-    let magic = [bytes[344], bytes[345], bytes[346], bytes[347]];
-    let (little, big) = (i32::from_le_bytes(first), i32::from_be_bytes(first));
-    if little == 540 || big == 540 {
-        return Err(Fault::Nifti2);
-    }
-    match &magic {
-        b"n+1\0" if little == 348 || big == 348 => Ok(()),
-        b"ni1\0" if little == 348 || big == 348 => Err(Fault::HeaderImagePair),
-        _ => Err(Fault::NotNifti { sizeof_hdr: little, magic }),
+/// The voxel type of a code; NIfTI-1 and NIfTI-2 share them.
+fn datatype(code: i16) -> Result<Datatype, Fault> {
+    let unsupported = |name| Fault::Datatype { code, name };
+    let header = NiftiHeader { datatype: code, ..NiftiHeader::default() };
+    match header.data_type().map_err(|_| unsupported("of an unknown code"))? {
+        NiftiType::Uint8 => Ok(Datatype::Uint8),
+        NiftiType::Int8 => Ok(Datatype::Int8),
+        NiftiType::Uint16 => Ok(Datatype::Uint16),
+        NiftiType::Int16 => Ok(Datatype::Int16),
+        NiftiType::Uint32 => Ok(Datatype::Uint32),
+        NiftiType::Int32 => Ok(Datatype::Int32),
+        NiftiType::Uint64 => Ok(Datatype::Uint64),
+        NiftiType::Int64 => Ok(Datatype::Int64),
+        NiftiType::Float32 => Ok(Datatype::Float32),
+        NiftiType::Float64 => Ok(Datatype::Float64),
+        NiftiType::Float128 => Err(unsupported("float128")),
+        NiftiType::Complex64 => Err(unsupported("complex64")),
+        NiftiType::Complex128 => Err(unsupported("complex128")),
+        NiftiType::Complex256 => Err(unsupported("complex256")),
+        NiftiType::Rgb24 => Err(unsupported("rgb24")),
+        NiftiType::Rgba32 => Err(unsupported("rgba32")),
     }
 }
 
 /// Shape z, y, x and channels. Dimensions that are not declared have length 1.
-fn grid(raw: &NiftiHeader) -> Result<(Shape, usize), Fault> {
-    let dim = raw.dim.map(|d| d as i16);
-    let rank = usize::from(raw.dim[0]);
-    if !(1..=7).contains(&rank) || dim[1..=rank].iter().any(|&d| d <= 0) {
-        return Err(Fault::Dimensions { dim });
-    }
-    let length = |axis: usize| if axis <= rank { usize::from(raw.dim[axis]) } else { 1 };
+fn grid(raw: &Raw) -> Result<(Shape, usize), Fault> {
+    let dim = raw.dim;
+    let rank = usize::try_from(dim[0]).ok().filter(|rank| (1..=7).contains(rank));
+    let rank = rank.filter(|&rank| dim[1..=rank].iter().all(|&length| length > 0));
+    let rank = rank.ok_or(Fault::Dimensions { dim })?;
+    let length = |axis: usize| if axis <= rank { dim[axis] as usize } else { 1 };
     let beyond: Vec<usize> = (4..=7).map(length).filter(|&d| d > 1).collect();
     match beyond[..] {
         [] => Ok((Shape([length(3), length(2), length(1)]), 1)),
@@ -221,18 +144,19 @@ fn grid(raw: &NiftiHeader) -> Result<(Shape, usize), Fault> {
     }
 }
 
-/// 0 is refused like anything below 352: nibabel then reads the header as voxels, the NIfTI library starts at 348.
-fn data_offset(vox_offset: f32) -> Result<u64, Fault> {
+/// 0 is refused like anything within the header: nibabel then reads the header as voxels.
+fn data_offset(raw: &Raw) -> Result<u64, Fault> {
+    let (offset, least) = (raw.vox_offset, raw.version.first_offset());
     // Whole numbers are exact in f32 up to 2²⁴; nothing legitimate comes near.
-    if vox_offset.fract() != 0.0 || !(352.0..=16_777_216.0).contains(&vox_offset) {
-        return Err(Fault::DataOffset(vox_offset));
+    if offset.fract() != 0.0 || !(least as f64..=16_777_216.0).contains(&offset) {
+        return Err(Fault::DataOffset { offset, least });
     }
-    Ok(vox_offset as u64)
+    Ok(offset as u64)
 }
 
 /// nibabel's rule: a slope of 0, NaN or infinity means no scaling at all.
-fn scaling(raw: &NiftiHeader) -> Result<Option<Scaling>, Fault> {
-    let (slope, intercept) = (raw.scl_slope, raw.scl_inter);
+fn scaling(raw: &Raw) -> Result<Option<Scaling>, Fault> {
+    let (slope, intercept) = (raw.slope, raw.intercept);
     if slope == 0.0 || !slope.is_finite() {
         return Ok(None);
     }
@@ -240,5 +164,5 @@ fn scaling(raw: &NiftiHeader) -> Result<Option<Scaling>, Fault> {
         return Err(Fault::Scaling { slope, intercept });
     }
     let identity = slope == 1.0 && intercept == 0.0;
-    Ok((!identity).then(|| Scaling { slope: f64::from(slope), intercept: f64::from(intercept) }))
+    Ok((!identity).then_some(Scaling { slope, intercept }))
 }

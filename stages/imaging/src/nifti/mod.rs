@@ -1,15 +1,19 @@
-//! NIfTI-1 files, `.nii` and `.nii.gz`, in and out. Owns what a file may claim before memory is given to it.
+//! NIfTI files, `.nii` and `.nii.gz`: NIfTI-1 and NIfTI-2 in, NIfTI-1 out. Owns what a file may claim before memory is
+//! given to it.
 //!
-//! The crate `nifti` decodes the header fields and the voxel bytes; every claim of the header is checked here
-//! first, because that crate ignores `vox_offset`, panics when `bitpix` contradicts `datatype` and allocates what
-//! the header asks for. Affine, scaling and header repairs follow nibabel, so both read the same numbers.
+//! The crate `nifti` parses NIfTI-1 headers, makes numbers of the bytes and writes the files. What is here stands in
+//! front of it: the claims of a header are checked before it sees them, and it never opens a file that it did not make.
+//! `docs/nifti-crate.md` has the inputs that need this; `raw` has NIfTI-2, which it does not know.
 //!
-//! Not read: NIfTI-2, header/image pairs (`.hdr`/`.img`), complex, RGB and 128-bit voxels. Each is told by name.
+//! Affine, scaling and header repairs follow nibabel, so both read the same numbers.
+//!
+//! Not read: header/image pairs (`.hdr`/`.img`), complex, RGB and 128-bit voxels. Each is told by name.
 
 mod affine;
 mod decode;
 mod fault;
 mod header;
+mod raw;
 mod source;
 mod write;
 
@@ -17,8 +21,10 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 pub use self::fault::{Error, Fault};
-pub use self::header::{AffineSource, Datatype, Header, Scaling, SpaceUnit};
-pub use self::write::{encode_image, encode_label, write_image, write_label};
+pub use self::header::{AffineSource, Header, SpaceUnit};
+pub use self::raw::Version;
+pub use self::write::{write_image, write_label};
+pub use crate::stored::{Datatype, LABEL_TOLERANCE, Scaling};
 
 use self::source::Source;
 use crate::volume::{Image, LabelMap};
@@ -59,10 +65,6 @@ pub fn read_label_up_to(path: &Path, max_voxels: usize) -> Result<LabelMap, Erro
     let attempt = || decode::label(open(path)?, max_voxels);
     attempt().map_err(|fault| Error::new("read label", path, fault))
 }
-
-/// How far from a whole number a label value may lie: the rounding error of a label up to 255 that went through
-/// `f32` scaling is below 2e-5.
-pub const LABEL_TOLERANCE: f64 = 1e-4;
 
 /// Reads an image from bytes in memory, compressed or not. See [`read_image`].
 pub fn decode_image(bytes: &[u8], max_voxels: usize) -> Result<Image, Fault> {

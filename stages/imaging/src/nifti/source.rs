@@ -6,12 +6,8 @@ use flate2::bufread::GzDecoder;
 
 use super::fault::Fault;
 use super::header::Header;
-
-/// DEFLATE cannot expand a byte to more than 1032 (RFC 1951: a 258-byte match in two bits); gzip adds a few.
-const MAX_INFLATION: u64 = 1040;
-
-/// Bytes of voxels allocated before the first has been read; doubled from there.
-const FIRST_ALLOCATION: usize = 1 << 24;
+use super::raw;
+use crate::bounded::{MAX_INFLATION, Short, read_declared};
 
 /// How many bytes of zero padding may follow the last voxel.
 const MAX_PADDING: usize = 1 << 20;
@@ -42,12 +38,15 @@ impl<R: BufRead> Source<R> {
 
     /// Reads and checks the header, including that the file can hold what it declares.
     pub(super) fn header(&mut self, max_voxels: usize) -> Result<Header, Fault> {
-        let mut raw = [0_u8; 348];
-        let found = self.fill(&mut raw)?;
-        if found < raw.len() {
-            return Err(Fault::NoHeader { found });
+        let mut bytes = [0_u8; 540];
+        let found = self.fill(&mut bytes[..4])?;
+        let version = if found == 4 { raw::version([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { None };
+        let size = version.map_or(348, |(version, _)| version.header_bytes());
+        let found = found + self.fill(&mut bytes[found..size])?;
+        if found < size {
+            return Err(Fault::NoHeader { found, size });
         }
-        let header = Header::parse(&raw, max_voxels)?;
+        let header = Header::parse(&bytes[..size], version, max_voxels)?;
         let declared = header.data_offset + header.data_bytes as u64;
         let possible = match self.bytes {
             Bytes::Plain(_) => self.stored,
@@ -63,18 +62,11 @@ impl<R: BufRead> Source<R> {
     pub(super) fn voxel_bytes(&mut self, header: &Header) -> Result<Vec<u8>, Fault> {
         let declared = header.data_bytes;
         self.skip_to(header.data_offset, declared)?;
-        let mut voxels = Vec::new();
-        // Grows with the data that are really there, so that a lying header costs no memory.
-        while voxels.len() < declared {
-            let start = voxels.len();
-            let step = (declared - start).min(start.max(FIRST_ALLOCATION));
-            voxels.try_reserve_exact(step).map_err(|_| Fault::Memory { bytes: declared })?;
-            voxels.resize(start + step, 0);
-            let found = start + self.fill(&mut voxels[start..])?;
-            if found < voxels.len() {
-                return Err(Fault::Truncated { declared, found });
-            }
-        }
+        let voxels = read_declared(&mut Ahead(self), declared).map_err(|short| match short {
+            Short::End { found } => Fault::Truncated { declared, found },
+            Short::Memory => Fault::Memory { bytes: declared },
+            Short::Io(error) => unwrapped(error),
+        })?;
         // Reading on to the end also verifies the checksum of the last gzip member.
         let mut padding = 0;
         let mut chunk = [0_u8; 512];
@@ -134,6 +126,20 @@ impl<R: BufRead> Source<R> {
             }
         }
     }
+}
+
+/// A source as a reader; the fault travels inside of the error.
+struct Ahead<'a, R>(&'a mut Source<R>);
+
+impl<R: BufRead> Read for Ahead<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.fill(buffer).map_err(std::io::Error::other)
+    }
+}
+
+/// The fault that [`Ahead`] wrapped.
+fn unwrapped(error: std::io::Error) -> Fault {
+    error.downcast::<Fault>().unwrap_or_else(Fault::Io)
 }
 
 fn retry(mut read: impl FnMut() -> std::io::Result<usize>) -> std::io::Result<usize> {

@@ -7,7 +7,7 @@ use pipe_imaging::check::{
 };
 use pipe_imaging::{Affine, Geometry, Image, LabelMap, nifti};
 
-use crate::reference::{image, label};
+use crate::reference::{image, label, written_label};
 
 #[track_caller]
 fn one(findings: impl IntoIterator<Item = Finding>, severity: Severity, message: &str) {
@@ -95,8 +95,7 @@ fn headers_that_contradict_themselves_are_told() {
     let volume =
         LabelMap::from_vec(vec![0; 8], Geometry::new([2, 2, 2], Affine::from_spacing([3.0, 1.0, 1.0])))
             .expect("8");
-    let mut bytes = Vec::new();
-    nifti::encode_label(&volume, &mut bytes).expect("in memory");
+    let mut bytes = written_label(&volume);
     assert_eq!(check_header(&nifti::decode_header(&bytes).expect("own")), []);
     bytes[88..92].copy_from_slice(&2.5_f32.to_le_bytes()); // pixdim[3]
     one(

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use pipe_imaging::check::{check_header, check_pair};
 use pipe_imaging::components::components;
-use pipe_imaging::{digest, nifti};
+use pipe_imaging::npz::{Archive, Error};
+use pipe_imaging::{dicom, digest, nifti};
 
 /// The data directory, or `None` with a loud note.
 #[expect(clippy::print_stderr, reason = "a test that is skipped must say so")]
@@ -67,4 +68,40 @@ fn the_duplicate_label_among_the_defects_is_found_by_digest() {
     assert_eq!(digest::label_digest(&copy), digest::label_digest(&original));
     let foreign = nifti::read_header(&defects.join("labels/hippocampus_281.nii.gz")).expect("foreign");
     assert_eq!(foreign.geometry.shape.0, [94, 512, 512]);
+}
+
+#[test]
+fn the_hippocampus_series_are_sorted_by_position_not_by_name() {
+    let Some(root) = data("dicom_hcrop") else { return };
+    // Sum of all voxels and size by SimpleITK's series reader.
+    for (folder, patient, shape, sum) in [
+        ("Study1/13_HCropVolume", "PGBM-002", [32, 51, 35], 3_346_681.0),
+        ("Study2/14_HCropVolume", "PGBM-006", [35, 48, 36], 40_238_527.0),
+        ("Study3/11_HCropVolume", "PGBM-003", [40, 50, 34], 4_453_961.0),
+    ] {
+        let series = dicom::series_in(&root.join(folder)).expect(folder);
+        let stack = series.stack(dicom::MAX_VOXELS).expect(folder);
+        assert_eq!((series.facts.patient_id.as_str(), &stack.notes[..]), (patient, &[][..]), "{folder}");
+        let image = stack.read().expect(folder);
+        assert_eq!(image.shape().0, shape, "{folder}");
+        assert_eq!(image.as_slice().iter().map(|&v| f64::from(v)).sum::<f64>(), sum, "{folder}");
+        assert_eq!(image.geometry().affine.apply([1.0, 2.0, 0.0]), [-1.0, -2.0, 1.0], "{folder}");
+    }
+}
+
+#[test]
+fn pneumonia_mnist_has_the_images_and_labels_that_numpy_reads() {
+    let Some(root) = data("PneumoniaMNIST") else { return };
+    let mut archive = Archive::open(&root.join("pneumoniamnist.npz"), 1 << 20).expect("sound");
+    let mut found = Vec::new();
+    for split in archive.splits.clone() {
+        let mut sum = 0_u64;
+        let each = |_, voxels: &[u8]| {
+            sum += voxels.iter().map(|&v| u64::from(v)).sum::<u64>();
+            Ok::<(), Error>(())
+        };
+        archive.for_each_image(&split, each).expect("sound");
+        found.push((split.images, sum, split.labels.iter().map(|&label| u32::from(label)).sum::<u32>()));
+    }
+    assert_eq!(found, [(4_708, 538_305_934, 3494), (262, 29_718_361, 195), (262, 29_905_729, 194)]);
 }

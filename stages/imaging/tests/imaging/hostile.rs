@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use pipe_imaging::nifti::{self, Fault, MAX_VOXELS};
 
-use crate::reference::{Noise, directory};
+use crate::reference::{Noise, directory, written_image};
 
 fn plain() -> Vec<u8> {
     std::fs::read(directory().join("float32_plain.nii")).expect("reference")
@@ -55,7 +55,7 @@ fn vox_offset_is_obeyed_and_must_make_sense() {
         (0.0, "0"),
         (351.0, "351"),
         (352.5, "352.5"),
-        (1e12, "1000000000000"),
+        (1e9, "1000000000"),
     ] {
         let message = format!("vox_offset is {text}, expected a whole number of at least 352");
         refused(&patched(&[(108, &offset.to_le_bytes())]), &message);
@@ -90,9 +90,9 @@ fn dimensions_that_are_not_dimensions_are_refused() {
         &patched(&[(40, &all)]),
         "the header declares 1152780773560811521 voxels, the limit is 536870912",
     );
-    // Rank 9: dim[0] out of range in both byte orders.
-    let fault = nifti::decode_image(&patched(&[(40, &[9, 9])]), MAX_VOXELS).expect_err("rank 2313");
-    assert!(matches!(fault, Fault::NotNifti { .. } | Fault::Dimensions { .. }), "{fault}");
+    // Out of range in both byte orders, then in range in the other one only.
+    refused(&patched(&[(40, &[9, 9])]), "the header's size and its rank of 2313 are of different byte order");
+    refused(&patched(&[(40, &[0, 3])]), "the header's size and its rank of 768 are of different byte order");
 }
 
 #[test]
@@ -149,8 +149,8 @@ fn zero_padding_after_the_voxels_is_accepted_and_data_are_not() {
 #[test]
 fn truncation_is_told_at_every_length() {
     let whole = plain();
-    refused(&whole[..0], "the file has 0 bytes, a NIfTI-1 header has 348");
-    refused(&whole[..347], "the file has 347 bytes, a NIfTI-1 header has 348");
+    refused(&whole[..0], "the file has 0 bytes, a NIfTI header has 348");
+    refused(&whole[..347], "the file has 347 bytes, a NIfTI header has 348");
     refused(&whole[..447], "the header declares 448 bytes, which a file of 447 bytes cannot hold");
     for length in 0..whole.len() {
         assert!(nifti::decode_image(&whole[..length], MAX_VOXELS).is_err(), "{length} bytes");
@@ -174,16 +174,21 @@ fn a_wrong_checksum_is_told() {
 }
 
 #[test]
-fn what_is_not_a_single_nifti_1_file_is_told_by_name() {
+fn what_is_not_a_single_nifti_file_is_told_by_name() {
     refused(
         &patched(&[(344, b"ni1\0")]),
         "half of a header/image pair, which is not supported; convert it to a single .nii or .nii.gz",
     );
-    refused(&patched(&[(0, &540_i32.to_le_bytes())]), "NIfTI-2 is not supported; convert it to NIfTI-1");
-    refused(&patched(&[(0, &540_i32.to_be_bytes())]), "NIfTI-2 is not supported; convert it to NIfTI-1");
-    refused(&patched(&[(344, b"n+2\0")]), "not a NIfTI-1 file (header size 348, magic `n+2\\x00`)");
-    refused(&patched(&[(0, &1_i32.to_le_bytes())]), "not a NIfTI-1 file (header size 1, magic `n+1\\x00`)");
-    refused(&[b'x'; 500], "not a NIfTI-1 file (header size 2021161080, magic `xxxx`)");
+    // The size of a NIfTI-2 header before the fields of a NIfTI-1 header, in either byte order.
+    for size in [540_i32.to_le_bytes(), 540_i32.to_be_bytes()] {
+        let mut claimed = patched(&[(0, &size)]);
+        claimed.resize(600, 0);
+        refused(&claimed, "not a NIfTI file (header size 540, magic `\\x00\\x00\\x00\\x00`)");
+    }
+    refused(&patched(&[(0, &540_i32.to_le_bytes())]), "the file has 448 bytes, a NIfTI header has 540");
+    refused(&patched(&[(344, b"n+2\0")]), "not a NIfTI file (header size 348, magic `n+2\\x00`)");
+    refused(&patched(&[(0, &1_i32.to_le_bytes())]), "not a NIfTI file (header size 1, magic `n+1\\x00`)");
+    refused(&[b'x'; 500], "not a NIfTI file (header size 2021161080, magic `xxxx`)");
     refused(&patched(&[(70, &128_i16.to_le_bytes())]), "voxel type rgb24 (datatype 128) is not supported");
     refused(
         &patched(&[(70, &1_i16.to_le_bytes())]),
@@ -274,9 +279,8 @@ fn thousands_of_mutated_files_never_panic() {
         if let Ok(image) = &image {
             // What can be read can be described, written and read again.
             let _ = image.geometry().orientation();
-            let mut again = Vec::new();
-            if nifti::encode_image(image, &mut again).is_ok() {
-                nifti::decode_header(&again).expect("own file");
+            if image.shape().0.iter().all(|&length| length < 32768) {
+                nifti::decode_header(&written_image(image)).expect("own file");
             }
             read += 1;
         } else {

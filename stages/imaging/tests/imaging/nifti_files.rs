@@ -7,7 +7,7 @@ use std::path::Path;
 use pipe_imaging::nifti::{self, AffineSource, Fault};
 use pipe_imaging::{Affine, Geometry, Image, LabelMap};
 
-use crate::reference::{Noise, REFERENCE, directory, label};
+use crate::reference::{Noise, REFERENCE, directory, label, written_image, written_label};
 
 #[test]
 fn every_quirk_is_read_as_nibabel_reads_it() {
@@ -58,8 +58,7 @@ fn a_label_with_fractions_is_refused_with_count_value_and_place() {
     voxels[17] = -1.0;
     voxels[18] = 256.0;
     voxels[19] = f32::NAN;
-    let mut bytes = Vec::new();
-    nifti::encode_image(&Image::from_vec(voxels, 1, geometry).expect("24"), &mut bytes).expect("in memory");
+    let bytes = written_image(&Image::from_vec(voxels, 1, geometry).expect("24"));
     let fault = nifti::decode_label(&bytes, nifti::MAX_VOXELS).expect_err("not labels");
     assert_eq!(
         fault.to_string(),
@@ -119,8 +118,7 @@ fn the_qform_written_beside_the_sform_says_the_same() {
         }
         let affine = Affine::from_columns(columns, [12.0, -7.0, 3.5]);
         let volume = LabelMap::from_vec(vec![0; 8], Geometry::new([2, 2, 2], affine)).expect("8");
-        let mut bytes = Vec::new();
-        nifti::encode_label(&volume, &mut bytes).expect("in memory");
+        let mut bytes = written_label(&volume);
         bytes[254..256].copy_from_slice(&[0, 0]); // drop the sform
         let header = nifti::decode_header(&bytes).expect("qform alone");
         assert_eq!(header.affine_source, AffineSource::Qform);
@@ -134,8 +132,7 @@ fn a_sheared_affine_is_written_without_a_qform() {
     let mut affine = awkward_affine();
     affine.0[0][2] = 0.5;
     let volume = LabelMap::from_vec(vec![0; 8], Geometry::new([2, 2, 2], affine)).expect("8");
-    let mut bytes = Vec::new();
-    nifti::encode_label(&volume, &mut bytes).expect("in memory");
+    let bytes = written_label(&volume);
     assert_eq!(bytes[252..256], [0, 0, 2, 0]);
     assert_eq!(nifti::decode_label(&bytes, 8).expect("sform").geometry().affine, affine);
 }
@@ -156,14 +153,42 @@ fn the_same_volume_gives_the_same_bytes_without_time_or_name() {
 }
 
 #[test]
-fn a_volume_that_nifti_cannot_declare_is_refused() {
+fn a_volume_that_nifti_cannot_declare_is_refused_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let path = directory.path().join("volume.nii");
     let volume = label([1, 1, 32768], vec![0; 32768]);
-    let fault = nifti::encode_label(&volume, &mut Vec::new()).expect_err("axis too long");
-    assert!(matches!(fault, Fault::AxisTooLong(32768)), "{fault}");
+    let error = nifti::write_label(&path, &volume).expect_err("axis too long");
+    assert!(matches!(error.fault(), Fault::AxisTooLong(32768)), "{error}");
     let flat = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0; 4], [0.0, 0.0, 0.0, 1.0]]);
     let volume = LabelMap::from_vec(vec![0; 8], Geometry::new([2, 2, 2], flat)).expect("8");
-    let fault = nifti::encode_label(&volume, &mut Vec::new()).expect_err("flat");
-    assert_eq!(fault.to_string(), "the volume's affine is singular");
+    let error = nifti::write_label(&path, &volume).expect_err("flat");
+    assert_eq!(error.fault().to_string(), "the volume's affine is singular");
+    let volume = label([2, 2, 2], vec![0; 8]);
+    let occupied = directory.path().join("folder.nii.gz");
+    std::fs::create_dir(&occupied).expect("a folder");
+    nifti::write_label(&occupied, &volume).expect_err("a folder has that name");
+    let error =
+        nifti::write_label(&directory.path().join("missing/a.nii"), &volume).expect_err("no such folder");
+    assert!(error.source().expect("cause").to_string().contains("No such file"), "{error}");
+    let left: Vec<_> = std::fs::read_dir(directory.path()).expect("directory").flatten().collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn thin_volumes_keep_their_order() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    for shape in [[1, 1, 5], [1, 5, 1], [5, 1, 1], [1, 2, 3], [2, 1, 3], [2, 3, 1], [1, 1, 1]] {
+        let voxels: usize = shape.iter().product();
+        let geometry = Geometry::with_spacing(shape, [3.0, 2.0, 1.0]);
+        let label = LabelMap::from_vec((0..voxels).map(|v| v as u8).collect(), geometry).expect("fits");
+        let values = (0..2 * voxels).map(|v| v as f32).collect();
+        let image = Image::from_vec(values, 2, geometry).expect("fits");
+        let path = directory.path().join("thin.nii.gz");
+        nifti::write_label(&path, &label).expect("written");
+        assert_eq!(nifti::read_label(&path).expect("read"), label);
+        nifti::write_image(&path, &image).expect("written");
+        assert_eq!(nifti::read_image(&path).expect("read"), image);
+    }
 }
 
 #[test]

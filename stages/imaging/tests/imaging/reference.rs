@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use pipe_imaging::{Affine, Geometry, Image, LabelMap};
+use pipe_imaging::{Affine, Geometry, Image, LabelMap, nifti};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -73,6 +73,22 @@ pub(crate) fn label(shape: [usize; 3], voxels: Vec<u8>) -> LabelMap {
 /// A one-channel image on a 1 mm grid.
 pub(crate) fn image(shape: [usize; 3], voxels: Vec<f32>) -> Image {
     Image::from_vec(voxels, 1, Geometry::with_spacing(shape, [1.0; 3])).expect("voxels fit the shape")
+}
+
+/// The bytes of the file that an image is written to.
+pub(crate) fn written_image(image: &Image) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let path = folder.path().join("image.nii");
+    nifti::write_image(&path, image).expect("the image can be written");
+    std::fs::read(&path).expect("the image was written")
+}
+
+/// The bytes of the file that a label map is written to.
+pub(crate) fn written_label(label: &LabelMap) -> Vec<u8> {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let path = folder.path().join("label.nii");
+    nifti::write_label(&path, label).expect("the label can be written");
+    std::fs::read(&path).expect("the label was written")
 }
 
 /// Numbers that look random and are the same everywhere (splitmix64).

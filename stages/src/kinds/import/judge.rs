@@ -64,11 +64,12 @@ impl Judge<'_> {
             .collect();
         problems.extend(self.unexpected_labels(reading).map(|text| (Which::Label, true, text)));
         problems.extend(self.unexpected_channels(reading).map(|text| (Which::Image, true, text)));
-        let patient = self.params.patient_rule().patient(&candidate.id);
+        let told = candidate.patient.clone().or_else(|| reading.patient.clone());
+        let patient = told.map_or_else(|| self.params.patient_rule().patient(&candidate.id), Ok);
         if let Err(text) = &patient {
             problems.push((Which::Image, true, format!("case name {text}")));
         }
-        let unlabelled = candidate.label.is_none() && !candidate.incomplete;
+        let unlabelled = candidate.label.is_none() && candidate.class.is_none() && !candidate.incomplete;
         if let (true, Some(image)) = (unlabelled, &reading.image) {
             let fatal = self.params.unlabelled == Unlabelled::Exclude;
             problems.push((Which::Image, fatal, format!("image without label: {}", describe(image))));
@@ -76,7 +77,7 @@ impl Judge<'_> {
         let usable = !candidate.incomplete && problems.iter().all(|(_, fatal, _)| !fatal);
         let found = problems.into_iter().map(|(of, fatal, text)| {
             let file = match of {
-                Which::Image => candidate.image.as_ref(),
+                Which::Image => candidate.image.as_ref().or(candidate.slices.first()),
                 Which::Label => candidate.label.as_ref(),
             };
             let path =
@@ -113,7 +114,7 @@ impl Judge<'_> {
 
 /// The row of a case of which every file was read; `None` when one is missing that was listed.
 fn whole_case(candidate: &Candidate, reading: &Reading, patient: String) -> Option<Case> {
-    let (file, image) = (candidate.image.clone()?, reading.image.clone()?);
+    let (file, image) = (candidate.image.clone().or(reading.made.clone())?, reading.image.clone()?);
     let label: Option<(FileRef, &Half)> = match (&candidate.label, &reading.label) {
         (Some(file), Some(label)) => Some((file.clone(), label)),
         _ => None,
@@ -123,6 +124,7 @@ fn whole_case(candidate: &Candidate, reading: &Reading, patient: String) -> Opti
     Some(Case {
         id: candidate.id.clone(),
         patient,
+        class: candidate.class.clone(),
         images: vec![file],
         voxels: image.voxels,
         label_voxels: label.as_ref().map(|(_, label)| label.voxels),

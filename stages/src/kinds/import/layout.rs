@@ -21,6 +21,12 @@ pub(super) struct Candidate {
     pub(super) id: String,
     pub(super) image: Option<FileRef>,
     pub(super) label: Option<FileRef>,
+    /// The files of a DICOM series, in place of one image.
+    pub(super) slices: Vec<FileRef>,
+    /// Whose it is, where a table says.
+    pub(super) patient: Option<String>,
+    /// What the whole image shows, where a table says.
+    pub(super) class: Option<String>,
     /// A file that `dataset.json` lists for it is not there.
     pub(super) incomplete: bool,
 }
@@ -133,7 +139,7 @@ fn add_listed(
         findings.push(finding(&id, &entry.image, Severity::Warning, problem, CheckAction::Kept));
     }
     let incomplete = image.is_none() || (label.is_none() && entry.label.is_some());
-    candidates.insert(id.clone(), Candidate { id, image, label, incomplete });
+    candidates.insert(id.clone(), Candidate { id, image, label, incomplete, ..Candidate::default() });
 }
 
 /// Joins a file to the candidate of its name, which may not exist yet.

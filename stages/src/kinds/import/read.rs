@@ -1,16 +1,18 @@
 //! Opens the files of one case and keeps what the case table and the checks need. Judges nothing across cases.
 
+use super::DATASET;
 use super::layout::Candidate;
-use crate::artifacts::{FileRef, table_file::seven_digits};
+use crate::artifacts::{Dataset, FileRef, table_file::seven_digits};
 use crate::context::{ExternalFiles, StageContext};
 use crate::error::StageError;
-use pipe_cache::Digest;
-use pipe_imaging::nifti::{self, Fault};
-use pipe_imaging::{Geometry, LabelMap, check, digest};
+use fs_err as fs;
+use pipe_cache::{Digest, hash_file};
+use pipe_imaging::open::{self, Opened, Options};
+use pipe_imaging::{Geometry, LabelMap, check, dicom, digest, nifti};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the files of a case hold. Memoised, so it depends on their content only.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +20,10 @@ pub(super) struct Reading {
     pub(super) image: Option<Half>,
     pub(super) label: Option<Half>,
     pub(super) problems: Vec<Problem>,
+    /// The NIfTI file that was made of a DICOM series, relative to the data set that the stage writes.
+    pub(super) made: Option<FileRef>,
+    /// Whose it is, where an image says.
+    pub(super) patient: Option<String>,
 }
 
 /// What one readable file holds.
@@ -56,12 +62,21 @@ pub(super) fn read(
     context: &StageContext,
 ) -> Result<Reading, StageError> {
     let digest = |file: &Option<FileRef>| file.as_ref().map(|file| file.digest);
-    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label) });
-    context.memo(&key, &context.scratch, |_| {
-        let mut reading = Reading { image: None, label: None, problems: Vec::new() };
-        let image = match &candidate.image {
-            Some(file) => reading.image(&files.root.join(&file.path))?,
-            None => None,
+    let slices: Vec<Digest> = candidate.slices.iter().map(|file| file.digest).collect();
+    // What is made bears the name of the case.
+    let name = (!slices.is_empty()).then(|| format!("{}.nii.gz", candidate.id));
+    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label), "slices": slices, "name": name });
+    let into = if name.is_some() { context.output_dir(&DATASET)? } else { context.scratch.as_path() };
+    context.memo(&key, into, |dir| {
+        let mut reading =
+            Reading { image: None, label: None, problems: Vec::new(), made: None, patient: None };
+        let image = match (&candidate.image, &name) {
+            (Some(file), _) => reading.image(&files.root.join(&file.path))?,
+            (None, Some(name)) => {
+                let paths = candidate.slices.iter().map(|file| files.root.join(&file.path));
+                reading.series(paths.collect(), dir, &format!("{}/{name}", Dataset::IMAGES))?
+            }
+            (None, None) => None,
         };
         let label = match &candidate.label {
             Some(file) => reading.label(&files.root.join(&file.path))?,
@@ -76,43 +91,101 @@ pub(super) fn read(
 
 impl Reading {
     fn image(&mut self, path: &Path) -> Result<Option<Geometry>, StageError> {
-        let read = nifti::read_header(path).and_then(|header| Ok((header, nifti::read_image(path)?)));
-        let Some((header, image)) = self.opened(Which::Image, read)? else { return Ok(None) };
-        self.add(Which::Image, check::check_header(&header));
+        let Some(opened) = self.opened(Which::Image, open::image(path, Options::default()))? else {
+            return Ok(None);
+        };
+        self.add(Which::Image, check::check_image(&opened.volume));
+        self.patient =
+            opened.facts.as_ref().map(|facts| facts.patient_id.clone()).filter(|id| !id.is_empty());
+        let voxels = Digest(digest::image_digest(&opened.volume).0);
+        let geometry = *opened.volume.geometry();
+        self.image =
+            Some(half(&geometry, opened.volume.channels(), opened.datatype.name(), voxels, BTreeMap::new()));
+        Ok(Some(geometry))
+    }
+
+    /// Reads a DICOM series and writes it as `name` below `dir`.
+    fn series(
+        &mut self,
+        paths: Vec<PathBuf>,
+        dir: &Path,
+        name: &str,
+    ) -> Result<Option<Geometry>, StageError> {
+        let read = || {
+            let series = dicom::series_among(paths)?;
+            let stack = series.stack(dicom::MAX_VOXELS)?;
+            Ok((series.facts, stack.notes.clone(), stack.datatype(), stack.read()?))
+        };
+        let (facts, notes, datatype, image) = match read() {
+            Ok(read) => read,
+            Err(error) => {
+                let error: dicom::Error = error;
+                if error.is_of_the_machine() {
+                    return Err(StageError::inner("reading the data set")(error));
+                }
+                self.unreadable(Which::Image, &error.told());
+                return Ok(None);
+            }
+        };
+        self.add(Which::Image, notes.into_iter().map(check::Finding::Dicom));
         self.add(Which::Image, check::check_image(&image));
-        self.image = Some(half(&header, Digest(digest::image_digest(&image).0), BTreeMap::new()));
+        self.patient = Some(facts.patient_id).filter(|id| !id.is_empty());
+        let path = dir.join(name);
+        let folder = dir.join(Dataset::IMAGES);
+        fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
+        nifti::write_image(&path, &image).map_err(StageError::inner("writing a DICOM series as NIfTI"))?;
+        let digest = hash_file(&path).map_err(StageError::inner("hashing the image that was made"))?;
+        self.made = Some(FileRef { path: name.to_owned(), digest });
+        let voxels = Digest(digest::image_digest(&image).0);
+        self.image = Some(half(image.geometry(), image.channels(), datatype.name(), voxels, BTreeMap::new()));
         Ok(Some(*image.geometry()))
     }
 
     fn label(&mut self, path: &Path) -> Result<Option<LabelMap>, StageError> {
-        let read = nifti::read_header(path).and_then(|header| Ok((header, nifti::read_label(path)?)));
-        let Some((header, label)) = self.opened(Which::Label, read)? else { return Ok(None) };
-        self.add(Which::Label, check::check_header(&header));
+        let Some(opened) = self.opened(Which::Label, open::label(path, Options::default()))? else {
+            return Ok(None);
+        };
+        let label = opened.volume;
         self.add(Which::Label, check::check_label(&label, None));
         let counts = label.histogram();
         let present =
             (0..=u8::MAX).map(|value| (value, counts[usize::from(value)])).filter(|(_, count)| *count > 0);
-        self.label = Some(half(&header, Digest(digest::label_digest(&label).0), present.collect()));
+        let voxels = Digest(digest::label_digest(&label).0);
+        self.label = Some(half(label.geometry(), 1, opened.datatype.name(), voxels, present.collect()));
         Ok(Some(label))
     }
 
     /// Damage is a problem of the case; a file that cannot be opened at all is a failure of the stage, because it
     /// may be there again the next time.
-    fn opened<T>(&mut self, of: Which, read: Result<T, nifti::Error>) -> Result<Option<T>, StageError> {
-        match read {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if matches!(error.fault(), Fault::Io(_) | Fault::Memory { .. }) => {
-                Err(StageError::inner("reading the data set")(error))
+    fn opened<V>(
+        &mut self,
+        of: Which,
+        read: Result<Opened<V>, open::Error>,
+    ) -> Result<Option<Opened<V>>, StageError> {
+        let opened = match read {
+            Ok(opened) => opened,
+            Err(error) if error.is_of_the_machine() => {
+                return Err(StageError::inner("reading the data set")(error));
             }
             Err(error) => {
-                self.problems.push(Problem {
-                    of,
-                    fatal: true,
-                    text: format!("cannot be read: {}", error.fault()),
-                });
-                Ok(None)
+                self.unreadable(of, &error.fault().to_string());
+                return Ok(None);
             }
+        };
+        if let Some(file) = &opened.data_file {
+            // Its digest would not change with the voxels.
+            self.unreadable(
+                of,
+                &format!("its voxels lie in a second file, `{file}`; convert it to one file"),
+            );
+            return Ok(None);
         }
+        self.add(of, opened.findings.iter().cloned());
+        Ok(Some(opened))
+    }
+
+    fn unreadable(&mut self, of: Which, why: &str) {
+        self.problems.push(Problem { of, fatal: true, text: format!("cannot be read: {why}") });
     }
 
     fn add(&mut self, of: Which, findings: impl IntoIterator<Item = check::Finding>) {
@@ -124,14 +197,20 @@ impl Reading {
     }
 }
 
-fn half(header: &nifti::Header, voxels: Digest, labels: BTreeMap<u8, u64>) -> Half {
+fn half(
+    geometry: &Geometry,
+    channels: usize,
+    dtype: &str,
+    voxels: Digest,
+    labels: BTreeMap<u8, u64>,
+) -> Half {
     Half {
         voxels,
-        shape: header.geometry.shape.0,
-        spacing_mm: header.geometry.spacing_mm().map(seven_digits),
-        orientation: header.geometry.orientation().to_string(),
-        dtype: header.datatype.to_string(),
-        channels: header.channels,
+        shape: geometry.shape.0,
+        spacing_mm: geometry.spacing_mm().map(seven_digits),
+        orientation: geometry.orientation().to_string(),
+        dtype: dtype.to_owned(),
+        channels,
         labels,
     }
 }

@@ -1,4 +1,5 @@
 mod real;
+mod table;
 
 use super::*;
 use crate::testing::{TestRun, TestSpace, problems};

@@ -59,6 +59,7 @@ impl Cohort {
             voxels: files[0].digest,
             label_voxels: label.as_ref().map(|file| file.digest),
             label_foreground: None,
+            class: None,
             images: files,
             label,
             shape: grid.shape.0,
@@ -68,6 +69,13 @@ impl Cohort {
             channels: images.iter().map(|image| image.channels()).sum(),
         });
         self.table.cases.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// The bytes of the uncompressed file of an image.
+    pub(crate) fn file_of(&self, image: &Image) -> Vec<u8> {
+        let path = self.path("spare.nii");
+        nifti::write_image(&path, image).expect("image can be written");
+        fs::read(&path).expect("file was just written")
     }
 
     /// Puts other bytes in the place of the only image of a case.

@@ -43,9 +43,7 @@ fn a_case_is_prepared_again_when_a_file_or_a_parameter_changes_and_not_when_its_
     assert_eq!(run.load(&VOLUMES).rows[0].patient, "somebody else");
 
     let grid = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
-    let mut bytes = Vec::new();
-    nifti::encode_image(&image(&grid, 99), &mut bytes).expect("image can be written");
-    cohort.replace_image("c002", &bytes);
+    cohort.replace_image("c002", &cohort.file_of(&image(&grid, 99)));
     assert_eq!(crop(&cohort, json!({})).memo_misses, 1);
     cohort.table.cases[0].label = None;
     assert_eq!(crop(&cohort, json!({})).memo_misses, 1);
@@ -231,9 +229,7 @@ fn a_label_map_of_another_grid_is_refused_with_both_grids() {
 #[test]
 fn a_damaged_file_stops_the_stage_and_is_named_with_its_case() {
     let mut cohort = Cohort::of(3);
-    let mut bytes = Vec::new();
-    nifti::encode_image(&image(&Geometry::with_spacing([4, 5, 6], [1.0; 3]), 1), &mut bytes)
-        .expect("written");
+    let bytes = cohort.file_of(&image(&Geometry::with_spacing([4, 5, 6], [1.0; 3]), 1));
     cohort.replace_image("c001", &bytes[..bytes.len() - 1]);
     let text = refusal(&cohort, json!({}));
     assert!(text.starts_with("reading `data/c001_0.nii.gz` of case `c001`: "), "{text}");

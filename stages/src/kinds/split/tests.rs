@@ -14,6 +14,7 @@ fn cohort(sizes: &[usize]) -> CaseTable {
             let digest = Digest::of_bytes(id.as_bytes());
             cases.push(Case {
                 patient: format!("p{patient:04}"),
+                class: None,
                 images: vec![FileRef { path: format!("imagesTr/{id}.nii.gz"), digest }],
                 label: None,
                 voxels: digest,
