@@ -55,6 +55,16 @@ pub fn current(
     }
 }
 
+/// Whether the part of the plan that is known is all that may have to run: no stage that reads from others beyond it.
+pub fn part_suffices(plan: &Plan, known: &Known, cache: &Cache) -> Result<bool, CacheError> {
+    if !known.is_part() {
+        return Ok(true);
+    }
+    let all = plan.order.iter().copied().collect();
+    let current = current(plan, &all, &BTreeSet::new(), known, cache)?;
+    Ok(known.border.iter().all(|node| current[node.index()]))
+}
+
 /// The outputs of current stages that stages which are not current read, or that do not stand in `results/`.
 fn needed(
     plan: &Plan,

@@ -105,19 +105,39 @@ fn slashed(path: &Path) -> String {
 }
 
 /// Where files can be read, by their content: external files of this run, else objects of the cache.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sources {
     paths: Mutex<HashMap<Digest, PathBuf>>,
+    later: Mutex<Option<Later>>,
 }
+
+type Later = Box<dyn FnOnce() -> Vec<(Digest, PathBuf)> + Send>;
 
 impl Sources {
     pub fn add(&self, sources: impl IntoIterator<Item = (Digest, PathBuf)>) {
         self.paths.lock().unwrap_or_else(PoisonError::into_inner).extend(sources);
     }
 
+    /// More of them, asked for when a file is not among the others.
+    pub fn add_later(&self, more: impl FnOnce() -> Vec<(Digest, PathBuf)> + Send + 'static) {
+        *self.later.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(more));
+    }
+
+    fn path(&self, digest: &Digest) -> Option<PathBuf> {
+        let find = || self.paths.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        find().or_else(|| {
+            // Others wait until they are there.
+            let mut later = self.later.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(more) = later.take() {
+                self.add(more());
+            }
+            find()
+        })
+    }
+
     /// A file that holds exactly this content now.
     pub fn find(&self, digest: &Digest, cache: &Cache, stats: &StatCache) -> Option<PathBuf> {
-        let external = self.paths.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        let external = self.path(digest);
         let unchanged = |path: &PathBuf| stats.digest_file(path).is_ok_and(|hashed| hashed.digest == *digest);
         let stored = || cache.store.contains(digest).then(|| cache.store.object_path(digest));
         external.filter(unchanged).or_else(stored)

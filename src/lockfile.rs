@@ -54,6 +54,8 @@ pub enum LockError {
     Conflict { path: String, line: usize },
     #[error("`{path}:{line}` is not a line of a lock file: {reason}")]
     Malformed { path: String, line: usize, reason: String },
+    #[error("`{path}` changed while stages ran")]
+    Changed { path: String },
     #[error("cannot {action} `{path}`: {source}")]
     Io { action: &'static str, path: String, source: io::Error },
     #[error(transparent)]
@@ -187,6 +189,7 @@ pub fn update(
     let patched = before.as_deref().filter(|_| known.locked).and_then(|before| patch(before, plan, summary));
     let text = match patched {
         Some(text) => text,
+        None if known.is_part() => return Err(LockError::Changed { path: path.display().to_string() }),
         None => whole_text(plan, wanted, summary, known, (!whole).then_some(&path))?,
     };
     if before.is_some_and(|before| before == text) {

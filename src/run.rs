@@ -113,7 +113,11 @@ pub fn run(
 ) -> Result<Summary, CacheError> {
     let mut run = Run::new(plan, workspace, options, known, observer)?;
     let id = (!options.dry).then(|| run.id.clone());
-    run.tell(&Event::Started { pipeline: plan.name.clone(), run: id, stages: options.wanted.len() });
+    run.tell(&Event::Started {
+        pipeline: plan.name.clone(),
+        run: id,
+        stages: options.wanted.len() + known.others,
+    });
     let (jobs, queue) = mpsc::channel();
     let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
@@ -243,6 +247,9 @@ impl<'a> Run<'a> {
             recorded =
                 plan.graph.node_weights().map(|planned| found.remove(&planned.id.to_string())).collect();
         }
+        if let Some(more) = known.more_sources() {
+            workspace.sources.add_later(more);
+        }
         workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.iter().cloned()));
         let expected = Expected::new(plan, |node| last(known, &recorded, node));
         let started_at = Timestamp::now();
@@ -263,7 +270,7 @@ impl<'a> Run<'a> {
             resting: Vec::new(),
             deadlines: Vec::new(),
             stopping: false,
-            totals: Totals::default(),
+            totals: Totals { cached: known.others, ..Totals::default() },
             started_at,
             logs: StageLogs::new(workspace.cache.layout.logs(&id)),
             id,

@@ -6,7 +6,7 @@
 //!
 //! The file is a memo. Without it, or when it is damaged or of another program, everything is found out anew.
 
-use self::stored::{Change, Head, Lists, Stored, StoredPlan, Tail, View, encode, write_all};
+use self::stored::{Change, Head, Lists, Stored, StoredPlan, Tail, Values, View, encode, write_all};
 use crate::params::Environment;
 use crate::pipeline::PARAM_PREFIX;
 use crate::plan::{Edge, Plan, PlannedStage};
@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 mod stored;
 
@@ -61,7 +62,13 @@ pub struct Known {
     pub unchanged: Vec<bool>,
     /// Whether the files below the folder of the results stand as they were placed.
     pub placed: Vec<bool>,
-    stored: Option<Stored>,
+    /// Stages that are asked for, up to date, and not part of the plan.
+    pub others: usize,
+    /// Stages that read from some of those.
+    pub border: Vec<NodeIndex>,
+    stored: Option<Arc<Stored>>,
+    /// The place of each stage in the whole plan, in rising order.
+    places: Vec<u32>,
 }
 
 /// What a state file tells.
@@ -76,15 +83,28 @@ pub enum Found {
     Changed(Box<(Plan, Known)>),
 }
 
-/// Reads the state of a call and looks at everything that it watches. With `plan_anyway`, the plan is read also when all
-/// is up to date.
-pub fn open(layout: &Layout, call: &Call, plan_anyway: bool) -> Found {
-    let Some(path) = call.digest().ok().map(|digest| layout.state(&digest)) else { return Found::Nothing };
-    // What cannot be read is found out anew; so is what cannot be used.
-    read(&path, plan_anyway).unwrap_or(Found::Nothing)
+/// How much of the plan is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// Nothing if all is up to date; of a large plan where little changed, what changed, all that hangs on it, and what
+    /// those stages read from.
+    Changes,
+    Whole,
 }
 
-fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
+/// A plan of at least so many stages is taken in part, if the part is smaller than one in four.
+const LARGE: usize = 100;
+/// So many run records may be read to know what became of one run.
+pub const MOST_RECORDS: u32 = 50;
+
+/// Reads the state of a call and looks at everything that it watches.
+pub fn open(layout: &Layout, call: &Call, extent: Extent) -> Found {
+    let Some(path) = call.digest().ok().map(|digest| layout.state(&digest)) else { return Found::Nothing };
+    // What cannot be read is found out anew; so is what cannot be used.
+    read(&path, extent).unwrap_or(Found::Nothing)
+}
+
+fn read(path: &Path, extent: Extent) -> Option<Found> {
     let stored = Stored::open(path)?;
     let view = stored.view()?;
     let (head, tail) = (&view.head, view.tail());
@@ -97,9 +117,24 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
         return None;
     }
     let all = |holds: &[bool]| holds.iter().all(|holds| *holds);
-    if !plan_anyway && tail.complete && all(&held.reads) && all(&held.placed) {
+    if extent == Extent::Changes && tail.complete && all(&held.reads) && all(&held.placed) {
         return Some(Found::UpToDate { name: head.name.clone().into_owned(), stages });
     }
+    let (plan, results) = (stored.plan()?, stored.results()?);
+    let plan: StoredPlan = postcard::from_bytes(&plan).ok()?;
+    let results: Values = postcard::from_bytes(&results).ok()?;
+    if plan.stages.len() != stages || results.len() != stages {
+        return None;
+    }
+    // A part will do only where the rest need not be told: by the lock file, and by the record of the run.
+    let rest_is_told = tail.locked && tail.told.as_ref().is_some_and(|told| told.records < MOST_RECORDS);
+    let part = (extent == Extent::Changes && rest_is_told)
+        .then(|| changed_part(&view, &results, &held, &plan))
+        .flatten()
+        .filter(|part| stages >= LARGE && part.places.len() < stages / 4);
+    let whole = || Part { places: (0..head.stages).collect(), border: Vec::new() };
+    let part = part.unwrap_or_else(whole);
+    let of_part = |of: &dyn Fn(usize) -> bool| part.places.iter().map(|&at| of(at as usize)).collect();
     let known = Known {
         files: tail.files.iter().cloned().map(Watched::into_owned).collect(),
         environment: head
@@ -109,37 +144,109 @@ fn read(path: &Path, plan_anyway: bool) -> Option<Found> {
             .collect(),
         told: tail.told.clone(),
         locked: tail.locked,
-        traces: stored.results(&view)?,
-        unchanged: held.reads,
-        placed: held.placed,
+        traces: part.places.iter().map(|&at| view.trace(&results, at as usize)).collect::<Option<_>>()?,
+        unchanged: of_part(&|at| held.reads[at]),
+        placed: of_part(&|at| held.placed[at]),
+        others: if part.places.len() < stages { stages - head.unwanted.len() - part.places.len() } else { 0 },
+        border: part.border.iter().map(|&at| NodeIndex::new(at as usize)).collect(),
         stored: None,
+        places: part.places,
     };
-    let plan = restore(&stored.plan()?, head, &known.files)?;
+    let plan = restore(&plan, &known.places, head, &known.files)?;
     drop(view);
-    Some(Found::Changed(Box::new((plan, Known { stored: Some(stored), ..known }))))
+    Some(Found::Changed(Box::new((plan, Known { stored: Some(Arc::new(stored)), ..known }))))
 }
 
-fn restore(stored: &[u8], head: &Head<'_>, files: &[Watched<'_>]) -> Option<Plan> {
-    let stored: StoredPlan = postcard::from_bytes(stored).ok()?;
-    if stored.stages.len() != head.stages as usize {
-        return None;
+/// Some stages of a plan.
+struct Part {
+    /// In rising order.
+    places: Vec<u32>,
+    /// Which of them read from stages that are not among them, by their index in `places`.
+    border: Vec<u32>,
+}
+
+/// The stages that something changed for, all that hangs on them, and what those read from.
+fn changed_part(view: &View<'_>, results: &Values<'_>, held: &Held, plan: &StoredPlan<'_>) -> Option<Part> {
+    const NO_RESULT: &[u8] = &[0];
+    let stages = view.head.stages as usize;
+    let mut wanted = vec![true; stages];
+    for &node in &view.head.unwanted {
+        *wanted.get_mut(node as usize)? = false;
     }
-    let mut graph = DiGraph::with_capacity(stored.stages.len(), stored.edges.len());
-    for stored in stored.stages {
-        graph.add_node(PlannedStage::restore(stored)?);
+    let mut changed = vec![false; stages];
+    for node in (0..stages).filter(|&node| wanted[node]) {
+        let has_result = *view.encoded_trace(results, node)? != *NO_RESULT;
+        changed[node] = !(held.reads[node] && held.placed[node] && has_result);
     }
-    for (source, target, output, input, position) in stored.edges {
-        let edge = Edge { output, input, position: position as usize };
-        graph.add_edge(NodeIndex::new(source as usize), NodeIndex::new(target as usize), edge);
+    let mut readers: Vec<Vec<u32>> = vec![Vec::new(); stages];
+    for &(source, target, ..) in &plan.edges {
+        readers.get_mut(source as usize)?.push(target);
+    }
+    let mut open: Vec<usize> = (0..stages).filter(|&node| changed[node]).collect();
+    while let Some(node) = open.pop() {
+        for &reader in &readers[node] {
+            let reader = reader as usize;
+            if *wanted.get(reader)? && !changed[reader] {
+                changed[reader] = true;
+                open.push(reader);
+            }
+        }
+    }
+    let mut part = changed.clone();
+    for &(source, target, ..) in &plan.edges {
+        part[source as usize] |= changed[target as usize];
+    }
+    let mut at_border = vec![false; stages];
+    for &(source, target, ..) in &plan.edges {
+        at_border[target as usize] |= part[target as usize] && !part[source as usize];
+    }
+    let places: Vec<u32> = (0..view.head.stages).filter(|&node| part[node as usize]).collect();
+    let border = (0..).zip(&places).filter(|(_, place)| at_border[**place as usize]).map(|(index, _)| index);
+    Some(Part { border: border.collect(), places })
+}
+
+/// The plan of the stages at these places, with the edges between them.
+fn restore(stored: &StoredPlan<'_>, places: &[u32], head: &Head<'_>, files: &[Watched<'_>]) -> Option<Plan> {
+    let index: HashMap<u32, NodeIndex> =
+        places.iter().enumerate().map(|(index, place)| (*place, NodeIndex::new(index))).collect();
+    let mut graph = DiGraph::with_capacity(places.len(), 0);
+    for &place in places {
+        graph.add_node(PlannedStage::restore(stored.stages.get(place as usize)?)?);
+    }
+    for (source, target, output, input, position) in &stored.edges {
+        if let (Some(&source), Some(&target)) = (index.get(source), index.get(target)) {
+            let port = |at: &u32| stored.ports.get(*at as usize).cloned();
+            let edge = Edge { output: port(output)?, input: port(input)?, position: *position as usize };
+            graph.add_edge(source, target, edge);
+        }
     }
     Some(Plan {
         name: head.name.clone().into_owned(),
         file: PathBuf::from(&*files.first()?.path),
         params: serde_json::from_str(&stored.params).ok()?,
-        overrides: stored.overrides,
+        overrides: stored.overrides.clone(),
         graph,
-        order: stored.order.into_iter().map(|node| NodeIndex::new(node as usize)).collect(),
+        order: stored.order.iter().filter_map(|place| index.get(place).copied()).collect(),
     })
+}
+
+impl Known {
+    /// Whether the plan holds only the stages that something changed for, and what belongs to them.
+    pub fn is_part(&self) -> bool {
+        self.others > 0
+    }
+
+    /// Content and path of the external files that stages beyond the plan read; to know them takes a moment.
+    pub fn more_sources(&self) -> Option<impl FnOnce() -> Vec<(Digest, PathBuf)> + Send + 'static> {
+        let stored = self.stored.clone().filter(|_| self.is_part())?;
+        // Without them a file is looked for in the cache, and is missing if it is not there.
+        Some(move || stored.sources().unwrap_or_default())
+    }
+
+    /// The place of a stage in the whole plan.
+    fn place(&self, node: NodeIndex) -> u32 {
+        self.places.get(node.index()).copied().unwrap_or(node.index() as u32)
+    }
 }
 
 /// What of all that is watched is as it was.
@@ -276,102 +383,140 @@ impl News<'_> {
             locked: self.locked,
             files: self.files.iter().map(Watched::borrowed).collect(),
         };
-        let view = known.stored.as_ref().and_then(|stored| Some((stored, stored.view()?)));
-        match &view {
-            Some((stored, view)) if stored.add(&self.change(view, &tail))? => Ok(()),
-            _ => self.write_all(
-                known,
-                view.map(|(_, view)| view),
-                tail,
-                &layout.state(&call.digest()?),
-                layout,
-            ),
+        let before = known.stored.as_deref().and_then(|stored| Some((stored, stored.view()?)));
+        match &before {
+            Some((stored, view)) if stored.add(&self.change(known, view, &tail))? => Ok(()),
+            _ => self.write_all(known, before, tail, &layout.state(&call.digest()?), layout),
         }
     }
 
-    fn change<'s>(&'s self, view: &'s View<'_>, tail: &Tail<'s>) -> Change<'s> {
+    fn change<'s>(&'s self, known: &Known, view: &'s View<'_>, tail: &Tail<'s>) -> Change<'s> {
         let mut table = Table::new(view.table());
         let of_stage = |(node, made): (&NodeIndex, &'s Option<Made>)| {
             let trace = trace_of(made);
             let watched = trace.iter().flat_map(|(_, watched)| watched);
             let reads = watched.map(|watched| table.place(watched)).collect();
-            (node.index() as u32, trace.map(|(trace, _)| Cow::Borrowed(trace)), reads)
+            (known.place(*node), trace.map(|(trace, _)| Cow::Borrowed(trace)), reads)
         };
         let results = self.looked_at.iter().map(of_stage).collect();
         let placed = self
             .placed
             .iter()
-            .map(|(node, watched)| (node.index() as u32, watched.iter().map(Watched::borrowed).collect()));
+            .map(|(node, watched)| (known.place(*node), watched.iter().map(Watched::borrowed).collect()));
         Change { tail: tail.clone(), results, placed: placed.collect(), table: table.new_ones() }
     }
 
     fn write_all(
         &self,
         known: &Known,
-        before: Option<View<'_>>,
+        before: Option<(&Stored, View<'_>)>,
         tail: Tail<'_>,
         path: &Path,
         layout: &Layout,
     ) -> io::Result<()> {
-        let count = self.plan.graph.node_count();
+        let unusable = || io::Error::other("the state before cannot be read");
+        let (stored, view) = before.map_or((None, None), |(stored, view)| (Some(stored), Some(view)));
+        let stages = view.as_ref().map_or(self.plan.graph.node_count(), |view| view.head.stages as usize);
+        let results_before = stored.map(|stored| stored.results().ok_or_else(unusable)).transpose()?;
+        let results_before = results_before.as_deref().map(postcard::from_bytes::<Values>);
+        let results_before = results_before.transpose().map_err(io::Error::other)?;
+        let table_before = view.as_ref().map(View::table).unwrap_or_default();
+        let looked_at: HashMap<u32, &Option<Made>> =
+            self.looked_at.iter().map(|(node, made)| (known.place(*node), made)).collect();
+        let placed_now: HashMap<u32, &Vec<Watched<'static>>> =
+            self.placed.iter().map(|(node, watched)| (known.place(*node), watched)).collect();
         let mut table = Table::new(Vec::new());
-        let (mut reads, mut placed, mut results) = (Lists::default(), Lists::default(), Vec::new());
-        let table_before = before.as_ref().map(View::table).unwrap_or_default();
-        for node in 0..count {
-            let index = NodeIndex::new(node);
-            match self.looked_at.get(&index) {
-                Some(made) => {
+        let (mut reads, mut placed, mut results) = (Lists::default(), Lists::default(), Values::default());
+        for (node, place) in (0..stages).zip(0..) {
+            match (looked_at.get(&place), &view, &results_before) {
+                (Some(made), ..) => {
                     let trace = trace_of(made);
-                    results.push(trace.map(|(trace, _)| trace));
+                    results.push(&trace.map(|(trace, _)| trace))?;
                     let watched = trace.iter().flat_map(|(_, watched)| watched);
                     reads.push(watched.map(|watched| table.place(watched)));
                 }
-                None => {
-                    results.push(known.traces.get(node).and_then(Option::as_ref));
-                    let places = before.as_ref().map(|view| view.reads(node)).unwrap_or_default();
-                    reads.push(places.iter().map(|place| table.place(table_before[*place as usize])));
+                (None, Some(view), Some(before)) => {
+                    results.push_encoded(&view.encoded_trace(before, node).ok_or_else(unusable)?);
+                    let places = view.reads(node).iter();
+                    reads.push(places.map(|place| table.place(table_before[*place as usize])));
+                }
+                (None, ..) => {
+                    results.push(&None::<Trace>)?;
+                    reads.push([]);
                 }
             }
-            match self.placed.get(&index) {
-                Some(watched) => placed.push(watched.iter().map(Watched::borrowed)),
-                None => placed.push(before.iter().flat_map(|view| view.placed(node)).map(Watched::borrowed)),
+            match (placed_now.get(&place), &view) {
+                (Some(watched), _) => placed.push(watched.iter().map(Watched::borrowed)),
+                (None, Some(view)) => placed.push(view.placed(node).iter().map(Watched::borrowed)),
+                (None, None) => placed.push([]),
             }
         }
+        let unwanted = match &view {
+            Some(view) => view.head.unwanted.clone(),
+            None => {
+                let nodes = self.plan.graph.node_indices();
+                nodes.filter(|node| !self.wanted.contains(node)).map(|node| node.index() as u32).collect()
+            }
+        };
         let head = Head {
             name: Cow::from(&self.plan.name),
-            stages: count as u32,
+            stages: stages as u32,
             environment: self
                 .environment
                 .iter()
                 .map(|(name, value)| (name.into(), value.as_deref().map(Cow::from)))
                 .collect(),
+            unwanted,
             results: self.results.to_string_lossy(),
             tail,
             table: table.new_ones(),
             reads,
             placed,
         };
-        let plan = match known.stored.as_ref().and_then(Stored::plan) {
-            Some(plan) => plan,
-            None => encode(&self.stored_plan())?,
+        let plan = match stored {
+            Some(stored) => stored.plan().ok_or_else(unusable)?,
+            None => self.stored_plan()?,
         };
         write_all(layout, path, &head, &results, &plan)
     }
 
-    fn stored_plan(&self) -> StoredPlan {
+    fn stored_plan(&self) -> io::Result<Vec<u8>> {
         let plan = self.plan;
-        let index = |node: NodeIndex| node.index() as u32;
-        let edges = plan.graph.raw_edges().iter().map(|edge| {
-            let Edge { output, input, position } = edge.weight.clone();
-            (index(edge.source()), index(edge.target()), output, input, position as u32)
-        });
-        StoredPlan {
-            params: serde_json::json!(plan.params).to_string(),
-            overrides: plan.overrides.clone(),
-            order: plan.order.iter().copied().map(index).collect(),
-            stages: plan.graph.node_weights().map(PlannedStage::to_stored).collect(),
-            edges: edges.collect(),
+        let mut stages = Values::default();
+        for planned in plan.graph.node_weights() {
+            stages.push(&planned.to_stored())?;
         }
+        let mut names = Names::default();
+        let edges = plan.graph.raw_edges().iter().map(|edge| {
+            let Edge { output, input, position } = &edge.weight;
+            let (source, target) = (edge.source().index() as u32, edge.target().index() as u32);
+            (source, target, names.place(output), names.place(input), *position as u32)
+        });
+        let edges = edges.collect();
+        encode(&StoredPlan {
+            params: serde_json::json!(plan.params).to_string().into(),
+            overrides: plan.overrides.clone(),
+            order: plan.order.iter().map(|node| node.index() as u32).collect(),
+            stages,
+            ports: names.all.into_iter().map(str::to_owned).collect(),
+            edges,
+        })
+    }
+}
+
+/// Names, each once.
+#[derive(Default)]
+struct Names<'a> {
+    places: HashMap<&'a str, u32>,
+    all: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn place(&mut self, name: &'a str) -> u32 {
+        *self.places.entry(name).or_insert_with(|| {
+            self.all.push(name);
+            self.all.len() as u32 - 1
+        })
     }
 }
 

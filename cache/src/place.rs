@@ -44,13 +44,11 @@ impl Placed {
 }
 
 /// What stands in a folder by our hand: more than that while a placing is under way, never less.
-///
-/// Its file is a [`Journal`]: the first part tells of every subfolder, each later one of some.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PlaceRecord {
     /// The folder, for people and for the collector of garbage.
     pub(crate) folder: String,
-    /// What stands in each subfolder.
+    /// What stands in each subfolder, or in those that were asked for.
     pub(crate) standing: BTreeMap<String, Standing>,
 }
 
@@ -62,6 +60,14 @@ pub(crate) struct Standing {
     files: Files,
 }
 
+/// The file of a [`PlaceRecord`] is a [`Journal`] of these: the first tells of every subfolder, each later one of some.
+#[derive(Serialize, Deserialize)]
+struct Part<'a> {
+    folder: &'a str,
+    /// Subfolder and [`Standing`], which is decoded when it is asked for.
+    standing: Vec<(&'a str, &'a [u8])>,
+}
+
 impl Standing {
     /// Whether just this tree stands there, and nothing is left of a placing that was killed.
     fn is(&self, tree: &Digest, files: &[TreeFile]) -> bool {
@@ -71,26 +77,30 @@ impl Standing {
 }
 
 impl PlaceRecord {
-    /// What stands in the file of a placing.
+    /// What the file of a placing says of every subfolder.
     pub(crate) fn read(path: &Path) -> Result<Found<Self>, CacheError> {
+        Self::read_of(path, |_| true)
+    }
+
+    /// What the file of a placing says of some subfolders.
+    fn read_of(path: &Path, is_asked: impl Fn(&str) -> bool) -> Result<Found<Self>, CacheError> {
         let Some(journal) = Journal::open(path, MAGIC).doing(ACTION)? else { return Ok(Found::Absent) };
-        if journal.count() == 0 || !journal.is_whole() {
-            return Ok(Found::Corrupt("it is cut short, or of another kind".to_owned()));
-        }
-        let mut record = Self::default();
-        for part in 0..journal.count() {
-            let Some(bytes) = journal.read(part).doing(ACTION)? else {
-                return Ok(Found::Corrupt("its checksum does not fit its content".to_owned()));
-            };
-            match postcard::from_bytes::<Self>(&bytes) {
-                Ok(Self { folder, standing }) => {
-                    record.folder = folder;
-                    record.standing.extend(standing);
+        let parts = match read_parts(&journal).doing(ACTION)? {
+            Ok(parts) => parts,
+            Err(reason) => return Ok(Found::Corrupt(reason)),
+        };
+        let read = || {
+            let mut record = Self::default();
+            for part in &parts {
+                let part: Part = postcard::from_bytes(part)?;
+                record.folder = part.folder.to_owned();
+                for (name, standing) in part.standing.into_iter().filter(|(name, _)| is_asked(name)) {
+                    record.standing.insert(name.to_owned(), postcard::from_bytes(standing)?);
                 }
-                Err(error) => return Ok(Found::Corrupt(error.to_string())),
             }
-        }
-        Ok(Found::Record(record))
+            Ok::<_, postcard::Error>(record)
+        };
+        Ok(read().map_or_else(|error| Found::Corrupt(error.to_string()), Found::Record))
     }
 
     /// Writes what stands in the named subfolders now: adds it to the file, or writes all anew when that is due.
@@ -100,23 +110,43 @@ impl PlaceRecord {
         path: &Path,
         changed: impl Iterator<Item = &'n str>,
     ) -> io::Result<()> {
-        let of = |name: &'n str| Some((name.to_owned(), self.standing.get(name)?.clone()));
-        let change = Self { folder: self.folder.clone(), standing: changed.filter_map(of).collect() };
-        if change.standing.len() < self.standing.len()
-            && let Some(journal) = Journal::open(path, MAGIC)?
+        let encoded: Vec<(&str, Vec<u8>)> = changed
+            .filter_map(|name| Some((name, postcard::to_allocvec(self.standing.get(name)?))))
+            .map(|(name, bytes)| Ok((name, bytes.map_err(io::Error::other)?)))
+            .collect::<io::Result<_>>()?;
+        let changed = encoded.iter().map(|(name, bytes)| (*name, &**bytes));
+        let journal = Journal::open(path, MAGIC)?;
+        // A damaged file says nothing any more, and what is added to it would not count.
+        let parts = journal.as_ref().map(read_parts).transpose()?.and_then(Result::ok).unwrap_or_default();
+        let before: Vec<Part> =
+            parts.iter().map(|part| postcard::from_bytes(part)).collect::<Result<_, _>>().unwrap_or_default();
+        if let Some(journal) = &journal
+            && !before.is_empty()
         {
-            let bytes = encode(&change)?;
+            let bytes = encode(&self.folder, changed.clone())?;
             let added = journal.size_from(1) + bytes.len() as u64;
             if added <= journal.size_from(0) / 2 && journal.append(&bytes)? {
                 return Ok(());
             }
         }
-        Journal::replace(layout, path, MAGIC, &[&encode(self)?])
+        let mut all: BTreeMap<&str, &[u8]> = before.into_iter().flat_map(|part| part.standing).collect();
+        all.extend(changed);
+        Journal::replace(layout, path, MAGIC, &[&encode(&self.folder, all.into_iter())?])
     }
 }
 
-fn encode(record: &PlaceRecord) -> io::Result<Vec<u8>> {
-    postcard::to_allocvec(record).map_err(io::Error::other)
+/// All parts of the file of a placing, or why they are of no use.
+fn read_parts(journal: &Journal) -> io::Result<Result<Vec<Vec<u8>>, String>> {
+    if journal.count() == 0 || !journal.is_whole() {
+        return Ok(Err("it is cut short, or of another kind".to_owned()));
+    }
+    let parts =
+        (0..journal.count()).map(|part| journal.read(part)).collect::<io::Result<Option<Vec<_>>>>()?;
+    Ok(parts.ok_or_else(|| "its checksum does not fit its content".to_owned()))
+}
+
+fn encode<'a>(folder: &str, standing: impl Iterator<Item = (&'a str, &'a [u8])>) -> io::Result<Vec<u8>> {
+    postcard::to_allocvec(&Part { folder, standing: standing.collect() }).map_err(io::Error::other)
 }
 
 /// Relative path → digests that we have put there.
@@ -142,7 +172,7 @@ impl Store {
         let _claim = lock::wait_for(&self.layout, &place).doing(ACTION)?;
         let record_path = self.layout.placed(&place);
         // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
-        let mut record = match PlaceRecord::read(&record_path)? {
+        let mut record = match PlaceRecord::read_of(&record_path, |name| trees.contains_key(name))? {
             Found::Record(record) => record,
             Found::Absent | Found::Corrupt(_) => PlaceRecord::default(),
         };

@@ -5,11 +5,12 @@ use super::watch::{WatchArgs, Watched, watch};
 use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace};
 use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
 use crate::console::{self, Console, Output};
+use crate::current::part_suffices;
 use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Summary, Workspace, place_results};
-use crate::state::{self, Call, Found, Known, News};
+use crate::state::{self, Call, Extent, Found, Known, News};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
@@ -77,23 +78,31 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     let PipelineArgs { file, set, params } = &args.pipeline;
     let call =
         Call { file: file.clone(), set: set.clone(), params: params.clone(), targets: args.select.words() };
-    let plan_anyway = watched.is_some() || args.dry_run || args.message.is_some() || !args.force.is_empty();
-    let (plan, known, definition) = match state::open(&Layout::new(STATE), &call, plan_anyway) {
-        Found::UpToDate { name, stages } => {
-            console::hint(nothing_to_do(&name, stages, since));
-            console.show(&Event::Started { pipeline: name, run: None, stages });
-            console.show(&Event::Ended(Totals { cached: stages, ..Totals::default() }));
-            return Ok(OK);
-        }
+    let layout = Layout::new(STATE);
+    let needs_all = watched.is_some() || args.dry_run || args.message.is_some() || !args.force.is_empty();
+    let mut found = state::open(&layout, &call, if needs_all { Extent::Whole } else { Extent::Changes });
+    if let Found::UpToDate { name, stages } = found {
+        console::hint(nothing_to_do(&name, stages, since));
+        console.show(&Event::Started { pipeline: name, run: None, stages });
+        console.show(&Event::Ended(Totals { cached: stages, ..Totals::default() }));
+        return Ok(OK);
+    }
+    let workspace = open_workspace(&args.shares)?;
+    if let Found::Changed(part) = &found
+        && !part_suffices(&part.0, &part.1, &workspace.cache).map_err(|error| CliError::failed(&error))?
+    {
+        found = state::open(&layout, &call, Extent::Whole);
+    }
+    let (plan, known, definition) = match found {
         Found::Changed(found) => (found.0, found.1, None),
-        Found::Nothing => {
+        _ => {
             let (plan, definition) = load_defined(&args.pipeline)?;
             (plan, Known::default(), Some(definition))
         }
     };
-    let workspace = open_workspace(&args.shares)?;
+    let all = || plan.order.iter().copied().collect();
     let options = Options {
-        wanted: args.select.wanted(&plan)?,
+        wanted: if known.is_part() { all() } else { args.select.wanted(&plan)? },
         forced: targets(&plan, &args.force)?.into_iter().collect(),
         keep_going: args.keep_going,
         dry: args.dry_run,
@@ -233,7 +242,7 @@ fn keep_lock(
             plan.file.display()
         )),
     }
-    matches!(update, Ok(Update::Unchanged | Update::Written))
+    matches!(update, Ok(Update::Unchanged | Update::Written | Update::Overridden))
 }
 
 pub(crate) fn wanted(plan: &Plan, patterns: &[String]) -> Result<BTreeSet<NodeIndex>, CliError> {

@@ -2,14 +2,11 @@
 
 use super::Run;
 use crate::history;
-use crate::state::Trace;
+use crate::state::{MOST_RECORDS, Trace};
 use petgraph::graph::NodeIndex;
 use pipe_cache::{CacheError, Outcome, RunRecord, StageRecord, Timestamp, Unchanged};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-
-/// So many records are read to know what became of one run.
-const MOST_RECORDS: u32 = 50;
 
 impl Run<'_> {
     pub(super) fn close_record(
@@ -47,8 +44,11 @@ impl Run<'_> {
             return self.record(at, true);
         };
         let current = self.options.wanted.iter().filter(|node| self.current[node.index()]);
-        let unchanged =
-            Unchanged { run: told.run.clone(), stages: current.count(), records: told.records as usize };
+        let unchanged = Unchanged {
+            run: told.run.clone(),
+            stages: current.count() + self.known.others,
+            records: told.records as usize,
+        };
         RunRecord { unchanged: Some(unchanged), ..self.record(at, false) }
     }
 

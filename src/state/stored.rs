@@ -1,8 +1,8 @@
 //! The file of a state: a journal of the head, which every run reads, the results, the plan, and what later runs changed.
 
 use crate::history::LastResult;
-use crate::plan::StoredStage;
 use pipe_cache::{Digest, Journal, Layout, Magic, RunId, Watched};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ pub(super) struct Head<'a> {
     pub(super) stages: u32,
     #[serde(borrow)]
     pub(super) environment: Vec<(Cow<'a, str>, Option<Cow<'a, str>>)>,
+    /// Stages that the call does not ask for.
+    pub(super) unwanted: Vec<u32>,
     /// The folder of the results.
     #[serde(borrow)]
     pub(super) results: Cow<'a, str>,
@@ -89,16 +91,54 @@ impl<T> Lists<T> {
     }
 }
 
+/// Values of which few are read, each encoded for itself.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Values<'a> {
+    #[serde(borrow)]
+    all: Cow<'a, [u8]>,
+    ends: Vec<u32>,
+}
+
+impl Values<'_> {
+    pub(super) fn push(&mut self, value: &impl Serialize) -> io::Result<()> {
+        self.push_encoded(&encode(value)?);
+        Ok(())
+    }
+
+    pub(super) fn push_encoded(&mut self, value: &[u8]) {
+        self.all.to_mut().extend(value);
+        self.ends.push(self.all.len() as u32);
+    }
+
+    pub(super) fn encoded(&self, at: usize) -> Option<&[u8]> {
+        let begin = at.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())? as usize;
+        self.all.get(begin..*self.ends.get(at)? as usize)
+    }
+
+    pub(super) fn get<V: DeserializeOwned>(&self, at: usize) -> Option<V> {
+        postcard::from_bytes(self.encoded(at)?).ok()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
 /// Read when something changed: the plan.
 #[derive(Serialize, Deserialize)]
-pub(super) struct StoredPlan {
+pub(super) struct StoredPlan<'a> {
     /// As JSON.
-    pub(super) params: String,
+    #[serde(borrow)]
+    pub(super) params: Cow<'a, str>,
     pub(super) overrides: Vec<String>,
     pub(super) order: Vec<u32>,
-    pub(super) stages: Vec<StoredStage>,
-    /// Source, target, output, input, position.
-    pub(super) edges: Vec<(u32, u32, String, String, u32)>,
+    /// [`StoredStage`](crate::plan::StoredStage)s.
+    #[serde(borrow)]
+    pub(super) stages: Values<'a>,
+    /// Names of ports.
+    pub(super) ports: Vec<String>,
+    /// Source, target, output, input, position; ports by their place in `ports`.
+    pub(super) edges: Vec<(u32, u32, u32, u32, u32)>,
 }
 
 /// The last result of a stage, and what it was read from outside of the cache.
@@ -156,19 +196,22 @@ impl Stored {
         Some(View { head, changes, reads, placed })
     }
 
-    /// The last result of every stage.
-    pub(super) fn results(&self, view: &View<'_>) -> Option<Vec<Option<Trace>>> {
-        let bytes = self.journal.read(RESULTS).ok()??;
-        let mut results: Vec<Option<Trace>> = postcard::from_bytes(&bytes).ok()?;
-        for (node, trace, _) in view.changes.iter().flat_map(|change| &change.results) {
-            *results.get_mut(*node as usize)? = trace.clone().map(Cow::into_owned);
-        }
-        (results.len() == view.head.stages as usize).then_some(results)
+    /// The last results as they were first written: encoded [`Values`].
+    pub(super) fn results(&self) -> Option<Vec<u8>> {
+        self.journal.read(RESULTS).ok()?
     }
 
-    /// The plan as it was stored.
+    /// The encoded [`StoredPlan`].
     pub(super) fn plan(&self) -> Option<Vec<u8>> {
         self.journal.read(PLAN).ok()?
+    }
+
+    /// Content and path of every external file that any stage reads.
+    pub(super) fn sources(&self) -> Option<Vec<(Digest, PathBuf)>> {
+        let (view, results) = (self.view()?, self.results()?);
+        let results: Values = postcard::from_bytes(&results).ok()?;
+        let traces = (0..view.head.stages as usize).filter_map(|node| view.trace(&results, node)?);
+        Some(traces.flat_map(|trace| trace.sources).collect())
     }
 
     /// Adds a change. `false` if all must be written anew: the file is another by now, or has many changes.
@@ -205,6 +248,25 @@ impl<'a> View<'a> {
         self.head.table.iter().chain(later).collect()
     }
 
+    /// The last result of a stage, if it has one; `None` if that cannot be read.
+    pub(super) fn trace(&self, results: &Values<'_>, node: usize) -> Option<Option<Trace>> {
+        match self.reads.get(&(node as u32)) {
+            Some((change, entry)) => {
+                let trace = &self.changes[*change].results[*entry].1;
+                Some(trace.as_ref().map(|trace| trace.clone().into_owned()))
+            }
+            None => results.get(node),
+        }
+    }
+
+    /// The same, encoded.
+    pub(super) fn encoded_trace<'r>(&self, results: &'r Values<'_>, node: usize) -> Option<Cow<'r, [u8]>> {
+        match self.reads.get(&(node as u32)) {
+            Some((change, entry)) => Some(Cow::Owned(encode(&self.changes[*change].results[*entry].1).ok()?)),
+            None => results.encoded(node).map(Cow::Borrowed),
+        }
+    }
+
     /// What a stage reads, by its place in the table.
     pub(super) fn reads(&self, node: usize) -> &[u32] {
         match self.reads.get(&(node as u32)) {
@@ -227,10 +289,10 @@ pub(super) fn write_all(
     layout: &Layout,
     path: &Path,
     head: &Head<'_>,
-    results: &[Option<&Trace>],
+    results: &Values<'_>,
     plan: &[u8],
 ) -> io::Result<()> {
-    Journal::replace(layout, path, MAGIC, &[&encode(head)?, &encode(&results)?, plan])
+    Journal::replace(layout, path, MAGIC, &[&encode(head)?, &encode(results)?, plan])
 }
 
 pub(super) fn encode(value: &impl Serialize) -> io::Result<Vec<u8>> {
