@@ -57,9 +57,6 @@ pub fn current(
 
 /// Whether the part of the plan that is known is all that may have to run: no stage that reads from others beyond it.
 pub fn part_suffices(plan: &Plan, known: &Known, cache: &Cache) -> Result<bool, CacheError> {
-    if !known.is_part() {
-        return Ok(true);
-    }
     let all = plan.order.iter().copied().collect();
     let current = current(plan, &all, &BTreeSet::new(), known, cache)?;
     Ok(known.border.iter().all(|node| current[node.index()]))

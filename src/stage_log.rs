@@ -7,7 +7,7 @@ use pipe_cache::{Digest, Timestamp};
 use pipe_stages::context::StageEvent;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -54,8 +54,14 @@ impl StageLogs {
     }
 
     fn begin(&mut self, stage: &str, threads: usize, reasons: &[String]) -> io::Result<()> {
-        std::fs::create_dir_all(&self.folder)?;
-        let mut log = StageLog::open(&self.folder.join(file_name(stage)))?;
+        let path = self.folder.join(file_name(stage));
+        let mut log = match StageLog::open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                std::fs::create_dir_all(&self.folder)?;
+                StageLog::open(&path)?
+            }
+            result => result?,
+        };
         let plural = if threads == 1 { "" } else { "s" };
         log.line("begin", &format!("{stage} at {} with {threads} thread{plural}", Timestamp::now()))?;
         reasons.iter().try_for_each(|reason| log.line("because", reason))?;

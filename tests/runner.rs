@@ -11,6 +11,7 @@ mod faults;
 mod golden;
 mod hermetic;
 mod history;
+mod large;
 mod limits;
 mod lock;
 mod output;

@@ -15,7 +15,7 @@ use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
 use clap::Args;
 use petgraph::graph::NodeIndex;
-use pipe_cache::{CacheError, Digest, Expected, Layout, StatCache};
+use pipe_cache::{Cache, CacheError, Digest, Expected, Layout, StatCache};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Instant;
@@ -87,9 +87,11 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
         console.show(&Event::Ended(Totals { cached: stages, ..Totals::default() }));
         return Ok(OK);
     }
-    let workspace = open_workspace(&args.shares)?;
     if let Found::Changed(part) = &found
-        && !part_suffices(&part.0, &part.1, &workspace.cache).map_err(|error| CliError::failed(&error))?
+        && part.1.is_part()
+        && !Cache::open(layout.root())
+            .and_then(|cache| part_suffices(&part.0, &part.1, &cache))
+            .map_err(|error| CliError::failed(&error))?
     {
         found = state::open(&layout, &call, Extent::Whole);
     }
@@ -100,6 +102,8 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
             (plan, Known::default(), Some(definition))
         }
     };
+    // Not before the pipeline is known to be one.
+    let workspace = open_workspace(&args.shares)?;
     let all = || plan.order.iter().copied().collect();
     let options = Options {
         wanted: if known.is_part() { all() } else { args.select.wanted(&plan)? },
