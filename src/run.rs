@@ -253,7 +253,8 @@ impl<'a> Run<'a> {
         workspace.sources.add(known.traces.iter().flatten().flat_map(|trace| trace.sources.iter().cloned()));
         let expected = Expected::new(plan, |node| last(known, &recorded, node));
         let started_at = Timestamp::now();
-        let id = RunId::at(started_at);
+        let latest = workspace.cache.runs.ids()?.into_iter().next();
+        let id = RunId::after(started_at, latest.as_ref());
         Ok(Self {
             plan,
             workspace,

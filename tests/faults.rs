@@ -370,3 +370,73 @@ fn a_clock_that_jumps_back_hides_no_edit_and_no_result() {
     assert_eq!(space.read("results/chain/other/copy/file"), "later");
     space.run(&[]).ran(&[]);
 }
+
+#[test]
+fn the_latest_run_is_the_last_one_although_the_clock_went_back() {
+    let space = chain();
+    let id = space.files(".pipe/runs")[0].trim_end_matches(".json").to_owned();
+    let later = format!("2999{}", &id[4..]);
+    let record = space.read(&format!(".pipe/runs/{id}.json")).replace(&id, &later);
+    space.write(&format!(".pipe/runs/{later}.json"), record);
+    fs::remove_file(space.path(&format!(".pipe/runs/{id}.json"))).unwrap();
+    space.write("other.txt", "later");
+    space.run(&["-m", "after the clock was set"]).ran(&["other"]);
+    space.pipe(&["log", "latest"]).prints("after the clock was set");
+    space.pipe(&["log", "latest~1"]).prints(&later);
+}
+
+#[test]
+fn an_input_that_may_not_be_read_fails_its_stage_and_nothing_else() {
+    let space = chain();
+    space.write("data.txt", "secret\n");
+    space.write("other.txt", "open");
+    fs::set_permissions(space.path("data.txt"), fs::Permissions::from_mode(0)).unwrap();
+    let mut command = space.command(&["run", "--keep-going", "pipeline.yaml"]);
+    if rustix::process::geteuid().is_root() {
+        // To root every file is readable.
+        for path in std::iter::once(".".to_owned()).chain(space.files(".")).filter(|path| path != "data.txt")
+        {
+            let path = space.path(&path);
+            for path in path.ancestors().take_while(|path| path.starts_with(space.path(""))) {
+                let _ = std::os::unix::fs::chown(path, Some(65_534), Some(65_534));
+            }
+        }
+        let _ = std::process::Command::new("chown")
+            .args(["-R", "65534", ".pipe"])
+            .current_dir(space.path("."))
+            .status();
+        command.uid(65_534);
+    }
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("FAILED clean") && stderr.contains("data.txt"), "{stderr}");
+    assert!(stderr.contains("Permission denied") && !stderr.contains("panicked"), "{stderr}");
+    assert!(stderr.contains("done other"), "{stderr}");
+}
+
+#[test]
+fn a_file_that_changes_all_the_time_is_told_and_never_served_half() {
+    let space = TestSpace::new(
+        "stages: { copy: { uses: command, with: { run: 'cp growing out/o/f', files: [growing], outputs: [o] } } }\n",
+    );
+    space.write("growing", "x".repeat(300_000));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let path = space.path("growing");
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::File::options().append(true).open(&path).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                std::io::Write::write_all(&mut file, b"y").unwrap();
+            }
+        });
+        let report = space.run(&[]);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        report
+    });
+    report.says("growing");
+    assert!(format!("{report}").contains("chang"), "{report}");
+    assert_eq!(space.files(".pipe/actions-v1"), NOTHING, "{report}");
+    space.run(&[]).code(0);
+    assert_eq!(fs::read(space.path("results/pipeline/copy/o/f")).unwrap(), fs::read(&path).unwrap());
+}

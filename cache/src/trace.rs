@@ -39,6 +39,34 @@ impl RunId {
     }
 }
 
+impl RunId {
+    /// A name for a run that starts at `time`, after `latest`: the order of the names is the order of the runs also
+    /// where a clock went back, which then costs the name its exact time.
+    pub fn after(time: Timestamp, latest: Option<&Self>) -> Self {
+        let id = Self::at(time);
+        match latest {
+            // Digits sort as text, and no random part is beyond the letters up to `f`.
+            Some(latest) if *latest >= id && latest.0.as_bytes()[19] == b'-' => {
+                Self(format!("{}-{}", next(&latest.0[..19]), &id.0[20..]))
+            }
+            _ => id,
+        }
+    }
+}
+
+/// The digits counted up by one as a number, whatever stands between them.
+fn next(digits: &str) -> String {
+    let mut bytes = digits.as_bytes().to_vec();
+    for byte in bytes.iter_mut().rev().filter(|byte| byte.is_ascii_digit()) {
+        if *byte < b'9' {
+            *byte += 1;
+            break;
+        }
+        *byte = b'0';
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(&self.0)

@@ -146,3 +146,22 @@ fn a_tag_cannot_be_taken_for_a_path_or_a_run() {
         assert!(space.cache.runs.tag(wrong, &id).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn a_run_comes_after_the_latest_one_although_the_clock_went_back() {
+    let check = |time, latest: &str, expected: &str| {
+        let latest: RunId = latest.parse().unwrap();
+        let id = RunId::after(Timestamp(time), Some(&latest));
+        assert!(id > latest && id.to_string().starts_with(expected), "{id} after {latest}");
+    };
+    // 2026-03-01T09:05:00.250Z
+    check(1_772_355_900_250, "20260228-235959-999-ffffff", "20260301-090500-250-");
+    check(1_772_355_900_250, "20260301-090500-250-ffffff", "20260301-090500-25");
+    check(1_772_355_900_250, "20270101-000000-000-ffffff", "20270101-000000-001-");
+    check(1_772_355_900_250, "20270101-235959-999-ffffff", "20270101-235960-000-");
+    let mut ids: Vec<RunId> = vec!["20270101-000000-998-ffffff".parse().unwrap()];
+    for _ in 0..1_500 {
+        ids.push(RunId::after(Timestamp(0), ids.last()));
+    }
+    assert!(ids.is_sorted());
+}
