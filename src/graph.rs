@@ -2,7 +2,8 @@
 
 use crate::plan::Plan;
 use petgraph::graph::NodeIndex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 /// What a run would do with a stage.
@@ -85,23 +86,37 @@ impl Picture {
 
     /// Stages that nothing reads, each with what it needs below it. A repeated part is drawn once.
     pub fn tree(&self) -> String {
-        let mut text = String::new();
-        let mut drawn = BTreeSet::new();
-        for root in (0..self.shapes.len()).filter(|&shape| self.edges.iter().all(|(from, ..)| *from != shape))
-        {
-            self.branch(root, "", "", &mut drawn, &mut text);
+        let mut needs: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.shapes.len()];
+        let mut is_read = vec![false; self.shapes.len()];
+        for (from, to, _) in &self.edges {
+            needs[*to].insert(*from);
+            is_read[*from] = true;
         }
-        text
+        let mut bases: HashMap<&str, usize> = HashMap::new();
+        for (at, shape) in self.shapes.iter().enumerate() {
+            bases.entry(&shape.base).or_insert(at);
+        }
+        // The latest first, as what is nearest; the stages of one matrix in their order.
+        let sorted = |needs: BTreeSet<usize>| {
+            let mut needs: Vec<usize> = needs.into_iter().collect();
+            needs.sort_by_key(|&need| (Reverse(bases[self.shapes[need].base.as_str()]), need));
+            needs
+        };
+        let mut tree = Tree {
+            needs: needs.into_iter().map(sorted).collect(),
+            drawn: vec![false; self.shapes.len()],
+            text: String::new(),
+        };
+        for root in (0..self.shapes.len()).filter(|&shape| !is_read[shape]) {
+            self.branch(root, "", "", &mut tree);
+        }
+        tree.text
     }
 
-    fn branch(&self, shape: usize, first: &str, rest: &str, drawn: &mut BTreeSet<usize>, text: &mut String) {
-        let needs: BTreeSet<usize> =
-            self.edges.iter().filter(|edge| edge.1 == shape).map(|edge| edge.0).collect();
-        // The latest first, as what is nearest; the stages of one matrix in their order.
-        let mut needs: Vec<usize> = needs.into_iter().collect();
-        let base = |shape: usize| self.shapes.iter().position(|other| other.base == self.shapes[shape].base);
-        needs.sort_by_key(|&need| (std::cmp::Reverse(base(need)), need));
-        let repeated = !drawn.insert(shape) && !needs.is_empty();
+    fn branch(&self, shape: usize, first: &str, rest: &str, tree: &mut Tree) {
+        let Tree { needs, drawn, text } = tree;
+        let needs = needs[shape].clone();
+        let repeated = std::mem::replace(&mut drawn[shape], true) && !needs.is_empty();
         let Shape { base, kind, .. } = &self.shapes[shape];
         let label = self.shapes[shape].label();
         let uses = if base == kind { String::new() } else { format!(" ({kind})") };
@@ -114,7 +129,7 @@ impl Picture {
         let last = needs.len().saturating_sub(1);
         for (at, need) in needs.into_iter().enumerate() {
             let (branch, below) = if at == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-            self.branch(need, &format!("{rest}{branch}"), &format!("{rest}{below}"), drawn, text);
+            self.branch(need, &format!("{rest}{branch}"), &format!("{rest}{below}"), tree);
         }
     }
 
@@ -192,6 +207,14 @@ impl Picture {
             .collect();
         serde_json::json!({ "stages": stages, "edges": edges })
     }
+}
+
+/// A drawing of stages below those that read them.
+struct Tree {
+    /// What each shape reads from, in the order in which it is drawn.
+    needs: Vec<Vec<usize>>,
+    drawn: Vec<bool>,
+    text: String,
 }
 
 /// Text for between the quotes of DOT.

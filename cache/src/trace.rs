@@ -8,6 +8,7 @@ use crate::files;
 use crate::layout::Layout;
 use crate::manifest::ActionKey;
 use crate::time::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -292,7 +293,7 @@ impl RunHistory {
 
     /// Reads one run; `None` if there is none of that name.
     pub fn load(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
-        let Some(mut run) = self.load_own(id)? else { return Ok(None) };
+        let Some(mut run) = self.load_news(id)? else { return Ok(None) };
         let mut seen = BTreeSet::from([id.clone()]);
         let all = run.stages.len() + run.unchanged.as_ref().map_or(0, |unchanged| unchanged.stages);
         while let Some(Unchanged { run: earlier, .. }) = &run.unchanged {
@@ -301,7 +302,7 @@ impl RunHistory {
                 return Err(CacheError::malformed("the record of a run", reason));
             }
             // What a removed record told is lost; the rest is not.
-            let Some(earlier) = self.load_own(earlier)? else {
+            let Some(earlier) = self.load_news(earlier)? else {
                 let lost = all.saturating_sub(run.stages.len());
                 run.unchanged.iter_mut().for_each(|unchanged| unchanged.stages = lost);
                 break;
@@ -316,28 +317,29 @@ impl RunHistory {
             run.stages.extend(later.into_values());
             run.unchanged = earlier.unchanged;
         }
-        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
-        run.tags = tags.map(|(name, _)| name).collect();
         Ok(Some(run))
     }
 
-    /// Reads one run as it was written.
-    fn load_own(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
+    /// Reads one run as it was written: without the stages that an earlier run tells of.
+    pub fn load_news(&self, id: &RunId) -> Result<Option<RunRecord>, CacheError> {
         let bytes = match fs_err::read(self.layout.run(id)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             result => result.doing("read a run")?,
         };
         let malformed = |reason: String| CacheError::malformed("the record of a run", reason);
-        let file: RunFile<Value> =
+        let file: RunFile<IgnoredAny> =
             serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
         if file.format != RUN_FORMAT {
             return Err(malformed(format!("it has format {}, this pipe reads {RUN_FORMAT}", file.format)));
         }
-        let run: RunRecord =
-            serde_json::from_value(file.run).map_err(|error| malformed(error.to_string()))?;
+        let file: RunFile<RunRecord> =
+            serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
+        let mut run = file.run;
         if run.id != *id {
             return Err(malformed(format!("it is the record of {}", run.id)));
         }
+        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
+        run.tags = tags.map(|(name, _)| name).collect();
         Ok(Some(run))
     }
 

@@ -130,7 +130,7 @@ impl Cache {
         let mut stages: BTreeMap<ActionKey, BTreeSet<String>> = BTreeMap::new();
         for id in self.runs.ids()? {
             // What is damaged has been told.
-            let Ok(Some(run)) = self.runs.load(&id) else { continue };
+            let Ok(Some(run)) = self.runs.load_news(&id) else { continue };
             for stage in run.stages {
                 if let Some(key) = stage.key {
                     stages.entry(key).or_default().insert(format!("{}: {}", run.pipeline, stage.name));
@@ -342,7 +342,7 @@ impl Verifier<'_> {
     fn runs(&mut self) -> Result<(), CacheError> {
         for id in self.cache.runs.ids()? {
             self.done.runs += 1;
-            match self.cache.runs.load(&id) {
+            match self.cache.runs.load_news(&id) {
                 Ok(_) => {}
                 Err(CacheError::Malformed { reason, .. }) => {
                     let path = self.cache.layout.run(&id);

@@ -94,7 +94,7 @@ fn locked(cache: &Cache) -> Result<Vec<Digest>, CliError> {
     let mut paths = BTreeSet::new();
     for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
         // A damaged record is told by the collector.
-        if let Ok(Some(run)) = cache.runs.load(&id) {
+        if let Ok(Some(run)) = cache.runs.load_news(&id) {
             paths.insert(lockfile::path_of(Path::new(&run.file)));
         }
     }

@@ -48,8 +48,9 @@ fn before(cache: &Cache, run: &RunRecord) -> Result<RunRecord, CliError> {
     let ids = cache.runs.ids().map_err(|error| CliError::failed(&error))?;
     for id in ids.into_iter().filter(|id| *id < run.id) {
         // A damaged record of a run hides that run only.
-        if let Ok(Some(earlier)) = cache.runs.load(&id)
+        if let Ok(Some(earlier)) = cache.runs.load_news(&id)
             && earlier.pipeline == run.pipeline
+            && let Ok(Some(earlier)) = cache.runs.load(&id)
         {
             return Ok(earlier);
         }

@@ -44,7 +44,7 @@ fn load(args: &HistoryArgs, cache: &pipe_cache::Cache) -> Result<Vec<RunRecord>,
         if runs.len() == args.count {
             break;
         }
-        match cache.runs.load(&id) {
+        match cache.runs.load_news(&id) {
             Ok(run) => runs.extend(run.filter(|run| {
                 args.file.as_ref().is_none_or(|file| plain(file) == plain(Path::new(&run.file)))
             })),
@@ -113,10 +113,10 @@ fn row(run: &RunRecord, id_size: usize) -> [String; 8] {
 /// E.g. `3 ran, 1 cached`.
 pub(crate) fn outcomes(run: &RunRecord) -> String {
     let count = |outcome: Outcome| {
-        // Of stages whose record was removed no more is known.
-        let lost = run.unchanged.as_ref().filter(|_| outcome == Outcome::Cached);
+        // Stages that an earlier run tells of were cached.
+        let others = run.unchanged.as_ref().filter(|_| outcome == Outcome::Cached);
         let listed = run.stages.iter().filter(|stage| stage.outcome == outcome).count();
-        listed + lost.map_or(0, |unchanged| unchanged.stages)
+        listed + others.map_or(0, |unchanged| unchanged.stages)
     };
     let counts = [
         (Outcome::Ran, "ran"),

@@ -88,7 +88,7 @@ fn names(pattern: &str, stage: &str) -> bool {
 fn last_with(cache: &Cache, name: &str) -> Result<Vec<(RunRecord, StageRecord)>, CliError> {
     for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
         // A damaged record of a run hides that run only.
-        let Ok(Some(run)) = cache.runs.load(&id) else { continue };
+        let Ok(Some(run)) = cache.runs.load_news(&id) else { continue };
         let stages: Vec<_> = matching(&run, name).into_iter().filter(|stage| acted(stage)).cloned().collect();
         if !stages.is_empty() {
             return Ok(stages.into_iter().map(|stage| (run.clone(), stage)).collect());
@@ -142,7 +142,7 @@ fn log(cache: &Cache, run: &RunRecord, stage: &StageRecord) -> Result<(), CliErr
 /// The run that made the result which a later one found in the cache.
 fn maker(cache: &Cache, cached: &StageRecord) -> Result<Option<RunRecord>, CliError> {
     for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
-        let Ok(Some(run)) = cache.runs.load(&id) else { continue };
+        let Ok(Some(run)) = cache.runs.load_news(&id) else { continue };
         let made = |stage: &StageRecord| {
             stage.name == cached.name && stage.key == cached.key && stage.outcome == Outcome::Ran
         };

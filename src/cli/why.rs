@@ -94,7 +94,7 @@ fn explain_stage(
 fn last_run(cache: &Cache, pipeline: &str, name: &str) -> Result<Option<(Timestamp, StageRecord)>, CliError> {
     for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
         // A damaged record of a run hides that run only.
-        let Ok(Some(run)) = cache.runs.load(&id) else { continue };
+        let Ok(Some(run)) = cache.runs.load_news(&id) else { continue };
         if run.pipeline != pipeline {
             continue;
         }
