@@ -30,6 +30,41 @@ pub enum Normalization {
     /// Clips to `low..=high`, subtracts `mean`, divides by `sd`: figures of a whole data set, for modalities with an
     /// absolute scale such as CT.
     Fixed { low: f64, high: f64, mean: f64, sd: f64 },
+    /// Clips to an intensity window, then scales each image by its own figures.
+    Window { low: f64, high: f64, then: Scale },
+    /// Clips each image to two of its own percentiles, then scales it by its own figures; with
+    /// [`Scale::ZscoreNonzero`] the percentiles are those of the voxels that are not 0.
+    Percentiles { low: f64, high: f64, then: Scale },
+}
+
+/// What follows clipping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    None,
+    Zscore,
+    ZscoreNonzero,
+    MinMax,
+}
+
+impl Scale {
+    fn region(self) -> Region {
+        match self {
+            Self::ZscoreNonzero => Region::Nonzero,
+            Self::None | Self::Zscore | Self::MinMax => Region::All,
+        }
+    }
+}
+
+impl From<Scale> for Normalization {
+    fn from(scale: Scale) -> Self {
+        match scale {
+            Scale::None => Self::None,
+            Scale::Zscore => Self::Zscore,
+            Scale::ZscoreNonzero => Self::ZscoreNonzero,
+            Scale::MinMax => Self::MinMax,
+        }
+    }
 }
 
 /// An image whose statistics do not exist.
@@ -41,6 +76,9 @@ pub enum NormalizeError {
     /// Percentiles that are not `0 <= low < high <= 100`.
     #[error("percentiles {low} and {high} are not 0 <= low < high <= 100")]
     Percentiles { low: f64, high: f64 },
+    /// A window that is no range.
+    #[error("window {low} to {high} is not a range of finite numbers")]
+    Window { low: f64, high: f64 },
     /// Figures of [`Normalization::Fixed`] that cannot be used.
     #[error("clip range {low} to {high} and standard deviation {sd} are not finite and positive")]
     Fixed { low: f64, high: f64, sd: f64 },
@@ -86,6 +124,14 @@ impl Normalization {
                 }
                 Ok(())
             }
+            Self::Window { low, high, then } => {
+                clip_window(image, low, high, then.region())?;
+                Self::from(then).apply(image)
+            }
+            Self::Percentiles { low, high, then } => {
+                clip_percentiles(image, low, high, then.region())?;
+                Self::from(then).apply(image)
+            }
         }
     }
 }
@@ -111,6 +157,18 @@ pub fn min_max(image: &mut Image) -> Result<Vec<ChannelStatistics>, NormalizeErr
     let all = statistics(image, Region::All)?;
     rescale(image, Region::All, &all, |s| (f64::from(s.min), 1.0 / (f64::from(s.max) - f64::from(s.min))));
     Ok(all)
+}
+
+/// Clips every voxel of the region to `low..=high`. Fails on NaN and infinity, leaving the image as it was.
+pub fn clip_window(image: &mut Image, low: f64, high: f64, region: Region) -> Result<(), NormalizeError> {
+    if !(low < high && low.is_finite() && high.is_finite()) {
+        return Err(NormalizeError::Window { low, high });
+    }
+    statistics(image, region)?;
+    for v in image.as_mut_slice().iter_mut().filter(|v| region.holds(**v)) {
+        *v = f64::from(*v).clamp(low, high) as f32;
+    }
+    Ok(())
 }
 
 /// Clips each channel to two of its percentiles (0 to 100, over the region, interpolated linearly as numpy does) and
@@ -209,7 +267,7 @@ fn rescale(
 }
 
 /// numpy's default ("linear"): position `q/100 · (n − 1)` in the sorted values. `values` must not be empty or hold NaN.
-fn percentile(values: &mut [f32], q: f64) -> f32 {
+pub fn percentile(values: &mut [f32], q: f64) -> f32 {
     let position = q / 100.0 * (values.len() - 1) as f64;
     let below = position.floor() as usize;
     let (_, &mut low, above) = values.select_nth_unstable_by(below, f32::total_cmp);

@@ -8,24 +8,17 @@
 //! mode="nearest")`, nnU-Net and `align_corners=False`. The affine follows, so a volume that is resampled there and
 //! back lies where it was. There is no smoothing before downsampling.
 
+mod axis;
+
 use ndarray::Array4;
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use self::axis::Interpolation;
+
+use self::axis::{Axes, nearest_indices};
 
 use crate::affine::Affine;
 use crate::volume::{Geometry, Image, LabelMap, Shape};
-
-/// How label maps are resampled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LabelInterpolation {
-    /// The label of the nearest voxel; of two equally near ones the one with the higher index, as in SciPy.
-    Nearest,
-    /// Interpolates the mask of every label linearly and takes the label with the most weight, the lower one on a
-    /// tie. Smoother boundaries; what nnU-Net does for 1-hot masks.
-    #[default]
-    Linear,
-}
 
 /// A grid that cannot be resampled to.
 #[derive(Debug, Error, PartialEq)]
@@ -84,15 +77,16 @@ fn validate(shape: Shape) -> Result<(), ResampleError> {
     }
 }
 
-/// Resamples an image to `shape`, linearly along each axis, in `f32`. The same shape gives the same voxels.
+/// Resamples an image to `shape`, one axis after the other (z, y, x), in `f32`; the spline's coefficients are `f64`.
+/// The same shape gives the same voxels. See [`Interpolation::per_axis`] for what to give as `how`.
 ///
-/// NaN and infinity spread to the voxels that touch them.
-pub fn resample_image(image: &Image, shape: Shape) -> Result<Image, ResampleError> {
+/// NaN and infinity spread to the voxels that touch them, with [`Interpolation::Cubic`] along the whole axis.
+pub fn resample_image(image: &Image, shape: Shape, how: [Interpolation; 3]) -> Result<Image, ResampleError> {
     let geometry = resampled_geometry(image.geometry(), shape)?;
     if shape == image.shape() {
         return Ok(image.clone());
     }
-    let axes = Linear::between(image.shape(), shape);
+    let axes = Axes::between(image.shape(), shape, how);
     let [z, y, x] = shape.0;
     let mut voxels = Vec::with_capacity(image.channels() * z * y * x);
     for channel in 0..image.channels() {
@@ -104,24 +98,26 @@ pub fn resample_image(image: &Image, shape: Shape) -> Result<Image, ResampleErro
 }
 
 /// Resamples a label map to `shape`. The same shape gives the same voxels; no label appears that was not there.
+///
+/// Where all axes take the nearest voxel, so does the label. Else the mask of every label is interpolated, and the
+/// label with the most weight wins, the lower one on a tie: smoother boundaries, and what nnU-Net does.
 pub fn resample_label(
     label: &LabelMap,
     shape: Shape,
-    interpolation: LabelInterpolation,
+    how: [Interpolation; 3],
 ) -> Result<LabelMap, ResampleError> {
     let geometry = resampled_geometry(label.geometry(), shape)?;
     if shape == label.shape() {
         return Ok(label.clone());
     }
-    let voxels = match interpolation {
-        LabelInterpolation::Nearest => nearest(label, shape),
-        LabelInterpolation::Linear => {
-            let present = label.histogram();
-            let masks = (0..=u8::MAX).filter(|&l| present[usize::from(l)] > 0).map(|l| {
-                (l, label.as_slice().iter().map(|&v| f32::from(u8::from(v == l))).collect::<Vec<_>>())
-            });
-            argmax(masks, label.shape(), shape)
-        }
+    let voxels = if how == [Interpolation::Nearest; 3] {
+        nearest(label, shape)
+    } else {
+        let present = label.histogram();
+        let masks = (0..=u8::MAX)
+            .filter(|&l| present[usize::from(l)] > 0)
+            .map(|l| (l, label.as_slice().iter().map(|&v| f32::from(u8::from(v == l))).collect::<Vec<_>>()));
+        argmax(masks, label.shape(), shape, how)
     };
     Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
 }
@@ -130,18 +126,27 @@ pub fn resample_label(
 ///
 /// Holds two volumes of the new shape at a time, however many channels there are. NaN never wins. Works on
 /// probabilities and logits alike; the label is the channel index, so there can be at most 256.
-pub fn resample_argmax(scores: &Image, shape: Shape) -> Result<LabelMap, ResampleError> {
+pub fn resample_argmax(
+    scores: &Image,
+    shape: Shape,
+    how: [Interpolation; 3],
+) -> Result<LabelMap, ResampleError> {
     let geometry = resampled_geometry(scores.geometry(), shape)?;
     if scores.channels() > 256 {
         return Err(ResampleError::Channels(scores.channels()));
     }
     let channels = (0..=u8::MAX).take(scores.channels()).map(|c| (c, scores.channel(usize::from(c))));
-    let voxels = argmax(channels, scores.shape(), shape);
+    let voxels = argmax(channels, scores.shape(), shape, how);
     Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
 }
 
-fn argmax<S: AsRef<[f32]>>(candidates: impl Iterator<Item = (u8, S)>, from: Shape, to: Shape) -> Vec<u8> {
-    let axes = Linear::between(from, to);
+fn argmax<S: AsRef<[f32]>>(
+    candidates: impl Iterator<Item = (u8, S)>,
+    from: Shape,
+    to: Shape,
+    how: [Interpolation; 3],
+) -> Vec<u8> {
+    let axes = Axes::between(from, to, how);
     let n = to.0.iter().product();
     let (mut labels, mut best) = (vec![0_u8; n], vec![f32::NEG_INFINITY; n]);
     for (label, scores) in candidates {
@@ -163,12 +168,7 @@ fn argmax<S: AsRef<[f32]>>(candidates: impl Iterator<Item = (u8, S)>, from: Shap
 }
 
 fn nearest(label: &LabelMap, shape: Shape) -> Vec<u8> {
-    // floor((o + ½)·n/m), in whole numbers: exact at ties.
-    let index = |k: usize| {
-        let (n, m) = (label.shape().0[k], shape.0[k]);
-        (0..m).map(|o| ((2 * o as u128 + 1) * n as u128 / (2 * m as u128)) as usize).collect::<Vec<_>>()
-    };
-    let (zs, ys, xs) = (index(0), index(1), index(2));
+    let [zs, ys, xs] = [0, 1, 2].map(|k| nearest_indices(label.shape().0[k], shape.0[k]));
     let [_, ny, nx] = label.shape().0;
     let mut voxels = Vec::with_capacity(zs.len() * ys.len() * xs.len());
     for &z in &zs {
@@ -178,70 +178,4 @@ fn nearest(label: &LabelMap, shape: Shape) -> Vec<u8> {
         }
     }
     voxels
-}
-
-/// Linear interpolation along z, y and x, prepared for one pair of shapes.
-struct Linear {
-    from: Shape,
-    /// For each axis z, y, x: nothing when it keeps its length, else one tap per output voxel.
-    taps: [Option<Vec<Tap>>; 3],
-}
-
-/// `low · (1 − weight) + high · weight`.
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
-}
-
-impl Linear {
-    fn between(from: Shape, to: Shape) -> Self {
-        let taps = [0, 1, 2].map(|k| {
-            let (n, m) = (from.0[k], to.0[k]);
-            (n != m).then(|| (0..m).map(|o| Tap::new(o, n, m)).collect())
-        });
-        Self { from, taps }
-    }
-
-    /// One axis after the other, z first, so that memory is walked in rows until the last.
-    fn apply(&self, voxels: &[f32]) -> Vec<f32> {
-        let mut shape = self.from.0;
-        let mut current = None;
-        for (k, taps) in self.taps.iter().enumerate() {
-            let Some(taps) = taps else { continue };
-            let source = current.as_deref().unwrap_or(voxels);
-            let inner: usize = shape[k + 1..].iter().product();
-            let next = along_axis(source, shape[k], inner, taps);
-            shape[k] = taps.len();
-            current = Some(next);
-        }
-        current.unwrap_or_else(|| voxels.to_vec())
-    }
-}
-
-impl Tap {
-    fn new(o: usize, n: usize, m: usize) -> Self {
-        let at = ((o as f64 + 0.5) * (n as f64 / m as f64) - 0.5).clamp(0.0, (n - 1) as f64);
-        let low = at.floor() as usize;
-        Self { low, high: (low + 1).min(n - 1), weight: (at - low as f64) as f32 }
-    }
-}
-
-/// Resamples the middle axis of `[outer, length, inner]`.
-fn along_axis(source: &[f32], length: usize, inner: usize, taps: &[Tap]) -> Vec<f32> {
-    let outer = source.len() / (length * inner);
-    let mut target = Vec::with_capacity(outer * taps.len() * inner);
-    for block in source.chunks_exact(length * inner) {
-        if inner == 1 {
-            target.extend(taps.iter().map(|t| block[t.low] * (1.0 - t.weight) + block[t.high] * t.weight));
-            continue;
-        }
-        for tap in taps {
-            let low = &block[tap.low * inner..][..inner];
-            let high = &block[tap.high * inner..][..inner];
-            let (a, b) = (1.0 - tap.weight, tap.weight);
-            target.extend(low.iter().zip(high).map(|(l, h)| l * a + h * b));
-        }
-    }
-    target
 }

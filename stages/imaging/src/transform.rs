@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::crop::{Window, WindowError};
 use crate::orient::Reorientation;
 use crate::resample::{
-    LabelInterpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
+    Interpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
     shape_for_spacing,
 };
 use crate::volume::{Geometry, Image, LabelMap, Shape, Volume};
@@ -35,6 +35,7 @@ pub struct Transform {
     cropped: Geometry,
     /// After resampling.
     target: Geometry,
+    interpolation: Interpolation,
 }
 
 /// What is written.
@@ -45,6 +46,8 @@ struct Record {
     reorientation: Reorientation,
     window: Window,
     resampled_shape: Shape,
+    #[serde(default)]
+    interpolation: Interpolation,
 }
 
 /// A transform that cannot be built or applied.
@@ -81,14 +84,15 @@ impl TryFrom<Record> for Transform {
         }
         let reoriented =
             Self { reorientation: record.reorientation, ..Self::new(&record.source) }.rederived();
-        reoriented.crop(record.window)?.resample_to_shape(record.resampled_shape.0)
+        let cropped = reoriented.interpolated(record.interpolation).crop(record.window)?;
+        cropped.resample_to_shape(record.resampled_shape.0)
     }
 }
 
 impl From<Transform> for Record {
     fn from(transform: Transform) -> Self {
-        let Transform { source, reorientation, window, cropped: _, target } = transform;
-        Self { source, reorientation, window, resampled_shape: target.shape }
+        let Transform { source, reorientation, window, cropped: _, target, interpolation } = transform;
+        Self { source, reorientation, window, resampled_shape: target.shape, interpolation }
     }
 }
 
@@ -101,6 +105,7 @@ impl Transform {
             window: Window::whole(source.shape),
             cropped: *source,
             target: *source,
+            interpolation: Interpolation::default(),
         }
     }
 
@@ -118,6 +123,14 @@ impl Transform {
         self.cropped = window.geometry(&self.reorientation.apply_geometry(&self.source));
         self.target = self.cropped;
         Ok(self)
+    }
+
+    /// Interpolates images in this way; linearly unless told otherwise. The axis of thick slices takes the nearest
+    /// slice, see [`Interpolation::per_axis`].
+    #[must_use]
+    pub fn interpolated(mut self, interpolation: Interpolation) -> Self {
+        self.interpolation = interpolation;
+        self
     }
 
     /// Resamples to voxels of about `spacing_mm` (z, y, x): the box keeps its size, so the voxels are
@@ -148,33 +161,25 @@ impl Transform {
         self.cropped.shape == self.target.shape
     }
 
-    /// Moves an image to the target grid, linearly. Padding is 0.
+    /// Moves an image to the target grid. Padding is 0.
     pub fn apply_image(&self, image: &Image) -> Result<Image, TransformError> {
         expect_grid(image, &self.source)?;
         let cropped = self.window.cut(&self.reorientation.apply(image), 0.0)?;
-        Ok(resample_image(&cropped, self.target.shape)?)
+        Ok(resample_image(&cropped, self.target.shape, self.per_axis(self.interpolation))?)
     }
 
-    /// Moves a label map to the target grid with [`LabelInterpolation::Linear`]. Padding is background.
+    /// Moves a label map to the target grid: by the nearest voxel where images take it, else by the linearly
+    /// interpolated mask of each label. Padding is background.
     pub fn apply_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
-        self.apply_label_with(label, LabelInterpolation::Linear)
-    }
-
-    /// Moves a label map to the target grid. Padding is background.
-    pub fn apply_label_with(
-        &self,
-        label: &LabelMap,
-        how: LabelInterpolation,
-    ) -> Result<LabelMap, TransformError> {
         expect_grid(label, &self.source)?;
         let cropped = self.window.cut(&self.reorientation.apply(label), 0)?;
-        Ok(resample_label(&cropped, self.target.shape, how)?)
+        Ok(resample_label(&cropped, self.target.shape, self.per_axis(self.of_masks()))?)
     }
 
     /// Moves a label map from the target grid back to the source grid. What was cropped away is background.
     pub fn invert_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
         expect_grid(label, &self.target)?;
-        self.uncrop(&resample_label(label, self.cropped.shape, LabelInterpolation::Linear)?)
+        self.uncrop(&resample_label(label, self.cropped.shape, self.per_axis(self.of_masks()))?)
     }
 
     /// Moves class scores `[c, z, y, x]` (probabilities or logits) from the target grid back, resampling each channel
@@ -182,7 +187,19 @@ impl Transform {
     /// channel index; what was cropped away is background.
     pub fn invert_scores(&self, scores: &Image) -> Result<LabelMap, TransformError> {
         expect_grid(scores, &self.target)?;
-        self.uncrop(&resample_argmax(scores, self.cropped.shape)?)
+        self.uncrop(&resample_argmax(scores, self.cropped.shape, self.per_axis(Interpolation::Linear))?)
+    }
+
+    /// The same axis is thick on the way there and back.
+    fn per_axis(&self, how: Interpolation) -> [Interpolation; 3] {
+        how.per_axis(self.cropped.spacing_mm(), self.target.spacing_mm())
+    }
+
+    fn of_masks(&self) -> Interpolation {
+        match self.interpolation {
+            Interpolation::Nearest => Interpolation::Nearest,
+            Interpolation::Linear | Interpolation::Cubic => Interpolation::Linear,
+        }
     }
 
     fn uncrop(&self, cropped: &LabelMap) -> Result<LabelMap, TransformError> {

@@ -14,7 +14,8 @@ use std::{path::Path, str::FromStr};
 /// Every usable case of a data set, sorted by `id`; ids are unique.
 ///
 /// On disk: `cases.csv` (one row a case; `image` and `image_blake3` name the first image file, further channel
-/// files are `image_1`, `image_1_blake3`, …) and `table.json` ([`DatasetInfo`]).
+/// files are `image_1`, `image_1_blake3`, …; `annotation:NAME`, `annotation_blake3:NAME` and
+/// `annotation_voxels_blake3:NAME` are the label map of an annotator, `info:NAME` a column of the user's) and `table.json` ([`DatasetInfo`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseTable {
     pub dataset: DatasetInfo,
@@ -62,6 +63,10 @@ pub struct Case {
     /// At least one. Several files are the channels of one image, in order; a 4D file holds all its channels.
     pub images: Vec<FileRef>,
     pub label: Option<FileRef>,
+    /// What others say beside `label`, sorted by annotator.
+    pub annotations: Vec<Annotation>,
+    /// What the user's table says besides, by column: site, scanner, official split, …
+    pub info: BTreeMap<String, String>,
     /// Digest of the shape and the voxel values of the image: equal for the same image stored twice, whatever the
     /// compression, value type or file name.
     pub voxels: Digest,
@@ -78,6 +83,16 @@ pub struct Case {
     /// Value type of the image as stored, e.g. `float32`.
     pub dtype: String,
     pub channels: usize,
+}
+
+/// The label map of one annotator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Unique within the case.
+    pub annotator: String,
+    pub file: FileRef,
+    /// Digest of the shape and the values.
+    pub voxels: Digest,
 }
 
 impl Case {
@@ -106,6 +121,9 @@ impl CaseTable {
     }
 }
 
+/// Before the name of an annotator: file, its digest, the digest of its voxels. No name of ours has a colon.
+const ANNOTATION: [&str; 3] = ["annotation:", "annotation_blake3:", "annotation_voxels_blake3:"];
+const INFO: &str = "info:";
 const DATASET: &str = "table.json";
 const CASES: &str = "cases.csv";
 const FIXED_COLUMNS: [&str; 16] = [
@@ -129,7 +147,7 @@ const FIXED_COLUMNS: [&str; 16] = [
 
 impl Artifact for CaseTable {
     const TYPE: &'static str = "case-table";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let path = dir.join(CASES);
@@ -155,12 +173,30 @@ impl Artifact for CaseTable {
             columns.extend([image_column(index), image_column(index) + "_blake3"]);
         }
         columns.extend(FIXED_COLUMNS.map(str::to_owned));
+        let annotations = self.cases.iter().flat_map(|case| &case.annotations);
+        let annotators: BTreeSet<&str> =
+            annotations.map(|annotation| annotation.annotator.as_str()).collect();
+        for annotator in &annotators {
+            columns.extend(ANNOTATION.map(|prefix| format!("{prefix}{annotator}")));
+        }
+        let infos: BTreeSet<&str> =
+            self.cases.iter().flat_map(|case| case.info.keys().map(String::as_str)).collect();
+        columns.extend(infos.iter().map(|name| format!("{INFO}{name}")));
         let mut writer = csv::Writer::from_writer(Vec::new());
         let path = dir.join(CASES);
         let doing = || format!("writing `{}`", path.display());
         writer.write_record(&columns).map_err(StageError::inner(doing()))?;
         for case in &self.cases {
-            writer.write_record(record(case, files)).map_err(StageError::inner(doing()))?;
+            let mut fields = record(case, files);
+            for annotator in &annotators {
+                let found = case.annotations.iter().find(|annotation| annotation.annotator == *annotator);
+                fields.extend(found.map_or_else(Default::default, |annotation| {
+                    let Annotation { file, voxels, .. } = annotation;
+                    [file.path.clone(), file.digest.to_string(), voxels.to_string()]
+                }));
+            }
+            fields.extend(infos.iter().map(|name| case.info.get(*name).cloned().unwrap_or_default()));
+            writer.write_record(fields).map_err(StageError::inner(doing()))?;
         }
         let bytes = writer.into_inner().map_err(|error| StageError::Internal(error.to_string()))?;
         fs::write(&path, bytes).map_err(StageError::io("write", &path))
@@ -209,6 +245,8 @@ impl Row<'_> {
             class: self.optional("class", |row, column| row.text(column).map(str::to_owned))?,
             images,
             label: self.file("label")?,
+            annotations: self.annotations()?,
+            info: self.info(),
             voxels: self.digest("voxels_blake3")?,
             label_voxels: self.optional("label_voxels_blake3", Self::digest)?,
             label_foreground: self.optional("label_foreground", Self::parse)?,
@@ -222,6 +260,28 @@ impl Row<'_> {
             dtype: self.text("dtype")?.to_owned(),
             channels: self.parse("channels")?,
         })
+    }
+
+    fn annotations(&self) -> Result<Vec<Annotation>, String> {
+        let [file, digest, voxels] = ANNOTATION;
+        let mut annotations = Vec::new();
+        for (column, path) in self.0 {
+            let Some(annotator) = column.strip_prefix(file).filter(|_| !path.is_empty()) else { continue };
+            let digest = self.digest(&format!("{digest}{annotator}"))?;
+            let voxels = self.digest(&format!("{voxels}{annotator}"))?;
+            let file = FileRef { path: path.clone(), digest };
+            annotations.push(Annotation { annotator: annotator.to_owned(), file, voxels });
+        }
+        Ok(annotations)
+    }
+
+    /// An empty field says nothing.
+    fn info(&self) -> BTreeMap<String, String> {
+        let columns = self.0.iter().filter_map(|(column, text)| Some((column.strip_prefix(INFO)?, text)));
+        columns
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| (name.to_owned(), text.clone()))
+            .collect()
     }
 
     fn text(&self, column: &str) -> Result<&str, String> {
@@ -272,6 +332,8 @@ mod tests {
             class: label.map(str::to_uppercase),
             images: images.iter().map(|path| file(path)).collect(),
             label: label.map(file),
+            annotations: Vec::new(),
+            info: BTreeMap::new(),
             voxels: Digest::of_bytes(id.as_bytes()),
             label_voxels: label.map(|path| Digest::of_bytes(path.as_bytes())),
             label_foreground: label.map(|_| 7),
@@ -300,6 +362,22 @@ mod tests {
         check(&table(Vec::new()));
         check(&table(vec![case("a", &["x.nii"], Some("l.nii")), case("b", &["ü, \"y\".nii"], None)]));
         check(&table(vec![case("a", &["t1", "t2", "flair"], Some("l")), case("b", &["t1"], None)]));
+    }
+
+    #[test]
+    fn annotators_and_further_columns_read_back() {
+        let annotation = |annotator: &str| Annotation {
+            annotator: annotator.into(),
+            file: file(&format!("{annotator}.nii")),
+            voxels: Digest::of_bytes(annotator.as_bytes()),
+        };
+        let mut one = case("a", &["x"], None);
+        one.annotations = vec![annotation("ann"), annotation("ann_blake3"), annotation("bob, jr")];
+        one.info = [("site".into(), "Basel, \"old\"".into()), ("split".into(), "train".into())].into();
+        let mut two = case("b", &["x"], Some("l"));
+        two.annotations = vec![annotation("carl")];
+        two.info = [("split".into(), "test".into())].into();
+        check(&table(vec![one, two, case("c", &["z"], None)]));
     }
 
     /// What is said about a table of cases `a` and `b` after `change` was done to its `cases.csv`.

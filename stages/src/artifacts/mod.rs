@@ -15,7 +15,7 @@ pub mod report;
 pub(crate) mod table_file;
 pub mod training_log;
 pub mod volumes;
-pub use case_table::{Case, CaseTable, DatasetInfo, FileRef};
+pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef};
 pub use check_table::{CheckAction, CheckTable, Finding, Severity};
 pub use dataset::Dataset;
 pub use duplicate_table::{Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};

@@ -10,6 +10,7 @@ use crate::{artifact::Artifact, error::StageError};
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::normalize::Normalization;
+use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Image, LabelMap, Shape, npy};
 use schemars::JsonSchema;
@@ -31,8 +32,7 @@ pub struct Volumes {
 
 /// How every case was prepared: all that is needed to prepare one more image in the same way.
 ///
-/// Axes are turned to RAS, the region is cut out, voxels are resampled (images linearly, label maps by the linearly
-/// interpolated mask of each label) and intensities are normalised, in this order.
+/// Axes are turned to RAS, the region is cut out, voxels are resampled and intensities are normalised, in this order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumesInfo {
@@ -42,6 +42,8 @@ pub struct VolumesInfo {
     pub margin_mm: f64,
     /// Axis order z, y, x; `null` where every case kept its own.
     pub spacing_mm: Option<[f64; 3]>,
+    /// Of images; see [`Transform::interpolated`].
+    pub interpolation: Interpolation,
     pub normalization: Normalization,
 }
 
@@ -309,7 +311,7 @@ impl TryFrom<Line> for VolumeRow {
 
 impl Artifact for Volumes {
     const TYPE: &'static str = "volumes";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let path = dir.join(Self::ROWS);

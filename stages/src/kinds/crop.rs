@@ -1,15 +1,16 @@
 //! Brings every case upright, cuts out what is worth looking at, resamples and normalises it.
 
-use super::prepare::{check_spacing, prepare_cases};
+use super::prepare::{Intensity, check_spacing, prepare_cases};
 use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::{CaseTable, Region, Volumes, VolumesInfo};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
+use pipe_imaging::normalize::Normalization;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::prepare::Normalize;
+pub use super::prepare::{Clip, Figures, Interpolate, Normalize};
 
 pub struct Crop;
 
@@ -26,16 +27,27 @@ pub struct Params {
     /// `region: nonzero`.
     pub margin_mm: f64,
     /// Voxel size in millimetres in the order z, y, x, axes turned to RAS. Every case keeps its own unless given.
-    /// Images are interpolated linearly without smoothing; a voxel gets the label whose linearly interpolated mask
-    /// weighs most. Sizes are as close as whole numbers of voxels allow.
+    /// Sizes are as close as whole numbers of voxels allow.
     pub spacing_mm: Option<[f64; 3]>,
-    /// How intensities are brought to a common scale, after cropping and resampling.
+    /// How values between voxels are found.
+    pub interpolation: Interpolate,
+    /// What intensities are clipped to before they are normalised; nothing unless given.
+    pub clip: Option<Clip>,
+    /// How intensities are brought to a common scale, after cropping, resampling and clipping.
     pub normalize: Normalize,
+    /// Whose figures scale an image.
+    pub figures: Figures,
+}
+
+impl Params {
+    fn intensity(&self) -> Intensity {
+        Intensity { clip: self.clip, normalize: self.normalize, figures: self.figures }
+    }
 }
 
 impl Stage for Crop {
     const KIND: &'static str = "crop";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Turns every case to RAS, cuts out a region, resamples to a common voxel size and normalises intensities.";
     type Params = Params;
 
@@ -55,6 +67,7 @@ impl Stage for Crop {
                 help: "leave `margin_mm` out, or use `region: nonzero`".into(),
             });
         }
+        problems.extend(params.intensity().problems());
         problems
     }
 
@@ -69,9 +82,10 @@ impl Stage for Crop {
             region: params.region,
             margin_mm: params.margin_mm,
             spacing_mm: params.spacing_mm,
-            normalization: params.normalize.into(),
+            interpolation: params.interpolation.into(),
+            normalization: Normalization::None,
         };
-        prepare_cases(&table, info, &VOLUMES, context)
+        prepare_cases(&table, info, params.intensity(), &VOLUMES, context)
     }
 }
 

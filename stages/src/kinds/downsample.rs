@@ -1,12 +1,15 @@
 //! Makes every case smaller: the input of the search for the smallest volumes on which a network is still right.
 
-use super::prepare::{Normalize, check_spacing, median, prepare_cases};
+use super::prepare::{
+    Clip, Figures, Intensity, Interpolate, Normalize, check_spacing, median, prepare_cases,
+};
 use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::table_file::seven_digits;
 use crate::artifacts::{Case, CaseTable, Region, Volumes, VolumesInfo};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
+use pipe_imaging::normalize::Normalization;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -23,13 +26,25 @@ pub struct Params {
     pub factor: Option<f64>,
     /// Voxel size in millimetres in the order z, y, x, axes turned to RAS, instead of `factor`.
     pub spacing_mm: Option<[f64; 3]>,
-    /// How intensities are brought to a common scale, after resampling.
+    /// How values between voxels are found.
+    pub interpolation: Interpolate,
+    /// What intensities are clipped to before they are normalised; nothing unless given.
+    pub clip: Option<Clip>,
+    /// How intensities are brought to a common scale, after resampling and clipping.
     pub normalize: Normalize,
+    /// Whose figures scale an image.
+    pub figures: Figures,
+}
+
+impl Params {
+    fn intensity(&self) -> Intensity {
+        Intensity { clip: self.clip, normalize: self.normalize, figures: self.figures }
+    }
 }
 
 impl Stage for Downsample {
     const KIND: &'static str = "downsample";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Turns every case to RAS, resamples it to larger voxels and normalises intensities.";
     type Params = Params;
@@ -52,6 +67,7 @@ impl Stage for Downsample {
             }
             _ => {}
         }
+        problems.extend(params.intensity().problems());
         problems
     }
 
@@ -70,9 +86,10 @@ impl Stage for Downsample {
             region: Region::Whole,
             margin_mm: 0.0,
             spacing_mm,
-            normalization: params.normalize.into(),
+            interpolation: params.interpolation.into(),
+            normalization: Normalization::None,
         };
-        prepare_cases(&table, info, &VOLUMES, context)
+        prepare_cases(&table, info, params.intensity(), &VOLUMES, context)
     }
 }
 

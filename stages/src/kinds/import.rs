@@ -1,6 +1,9 @@
-//! Reads a data set, in the layout of the Medical Segmentation Decathlon or listed in a table, checks every file and
-//! lists the cases that can be used. The files stay where they are; DICOM series become NIfTI files.
+//! Reads a data set (a folder in the layout of the Medical Segmentation Decathlon or of BIDS, cases listed in a table, or
+//! a MedMNIST archive), checks every file and lists the cases that can be used. The files stay where they are; DICOM
+//! series become NIfTI files, the images of an archive PNG files.
 
+mod archive;
+mod bids;
 mod judge;
 mod layout;
 mod manifest;
@@ -32,7 +35,7 @@ pub struct Import;
 
 pub const CASES: Out<CaseTable> = Out::new("cases");
 pub const CHECKS: Out<CheckTable> = Out::new("checks");
-/// The files that were made: of a phantom all, of a table the images that were DICOM series.
+/// The files that were made: of a phantom and of an archive all, of a table the images that were DICOM series.
 pub const DATASET: Out<Dataset> = Out::new("dataset");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -48,10 +51,21 @@ pub struct Params {
     #[serde(default)]
     pub task: Option<String>,
     /// A CSV file below `from` that lists the cases instead: columns `id`, `image` (a file, or the folder of a DICOM
-    /// series), and where there are any `patient`, `label` (a mask) and `class` (what the image shows as a whole).
-    /// NIfTI, DICOM, MetaImage, NRRD, PNG, JPEG and TIFF are read.
+    /// series), and where there are any `patient`, `label` (a mask), `label_NAME` (the mask of an annotator) and `class`
+    /// (what the image shows as a whole). Further columns, such as `site`, are kept with the case. NIfTI, DICOM,
+    /// MetaImage, NRRD, PNG, JPEG and TIFF are read.
     #[serde(default)]
     pub table: Option<String>,
+    /// Take the folder for one in the layout of BIDS, with these suffixes.
+    #[serde(default)]
+    pub bids: Option<Bids>,
+    /// A MedMNIST archive below `from`, such as `pneumoniamnist.npz`. Each image becomes a case with its class; the column
+    /// `split` says `train`, `val` or `test`.
+    #[serde(default)]
+    pub archive: Option<String>,
+    /// The names of the classes 0, 1, … of an archive, such as `[normal, pneumonia]`.
+    #[serde(default)]
+    pub classes: Vec<String>,
     /// Stop the pipeline at anything that would exclude a case, instead of going on without it.
     #[serde(default)]
     pub strict: bool,
@@ -65,6 +79,18 @@ pub struct Params {
     /// Size and seed of the synthetic cohort; only with `from: phantom`.
     #[serde(default)]
     pub phantom: Option<Phantom>,
+}
+
+/// Which files of a BIDS data set are meant, by the last part of their names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bids {
+    /// Suffix of images outside of `derivatives`, such as `T1w`.
+    pub image: String,
+    /// Suffix of label maps, such as `dseg` or `mask`, wherever they lie: the one whose name has all that the name of its
+    /// image has. Several label maps of an image are those of annotators, by their `desc-NAME`.
+    #[serde(default)]
+    pub label: Option<String>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -97,7 +123,7 @@ impl Params {
 
 impl Stage for Import {
     const KIND: &'static str = "import";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Reads a data set, checks every file and lists the cases that can be used.";
     type Params = Params;
 
@@ -116,12 +142,41 @@ impl Stage for Import {
         if params.task.is_some() && params.is_phantom() {
             problem("task", "a phantom has no task".into(), "leave `task` out");
         }
-        if params.table.is_some() && (params.is_phantom() || params.task.is_some()) {
-            let message = "a table lists the cases, neither a phantom nor a task does".into();
-            problem("table", message, "use `from: FOLDER` and `table: FILE.csv` without `task`");
+        let listed = [
+            ("table", params.table.is_some()),
+            ("bids", params.bids.is_some()),
+            ("archive", params.archive.is_some()),
+        ];
+        let mut listed = listed.into_iter().filter_map(|(name, given)| given.then_some(name));
+        if let Some(one) = listed.next() {
+            let other = listed.next().or(params.is_phantom().then_some("from: phantom"));
+            if let Some(other) = other.or(params.task.is_some().then_some("task")) {
+                let message = format!("both `{one}` and `{other}` say what the cases are");
+                problem(one, message, "leave one of the two out");
+            }
         }
-        if let Some(table) = params.table.as_deref().filter(|table| !is_inner_path(table)) {
-            problem("table", format!("`{table}` is no path below `from`"), "use a name such as `cases.csv`");
+        for (parameter, path) in [("table", &params.table), ("archive", &params.archive)] {
+            if let Some(path) = path.as_deref().filter(|path| !is_inner_path(path)) {
+                problem(
+                    parameter,
+                    format!("`{path}` is no path below `from`"),
+                    "use the name of a file in the folder",
+                );
+            }
+        }
+        if !params.classes.is_empty() && params.archive.is_none() {
+            let message = "only an archive has classes without a name".into();
+            problem("classes", message, "name the classes in the table, or leave `classes` out");
+        }
+        if let Some(bids) = &params.bids {
+            let suffixes = std::iter::once(&bids.image).chain(&bids.label);
+            for suffix in suffixes.filter(|suffix| !bids::is_suffix(suffix)) {
+                problem(
+                    "bids",
+                    format!("`{suffix}` is no suffix"),
+                    "use letters and digits, such as `T1w` or `dseg`",
+                );
+            }
         }
         if let Some(task) = params.task.as_deref().filter(|task| !is_plain_name(task)) {
             problem(
@@ -149,12 +204,16 @@ impl Stage for Import {
             ports.writes(&DATASET);
             return;
         }
-        if params.table.is_some() {
-            ports.writes(&DATASET).reads_files(External {
+        if params.table.is_some() || params.archive.is_some() {
+            ports.writes(&DATASET);
+        }
+        if params.table.is_some() || params.bids.is_some() || params.archive.is_some() {
+            ports.reads_files(External {
                 name: "data".into(),
                 parameter: "from",
                 path: PathBuf::from(&params.from),
-                parts: Vec::new(),
+                // Nothing but the archive.
+                parts: params.archive.iter().map(PathBuf::from).collect(),
             });
             return;
         }
@@ -170,8 +229,13 @@ impl Stage for Import {
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
-        let files = if params.table.is_some() {
+        let files = if params.table.is_some() || params.bids.is_some() {
             context.external("data")?.clone()
+        } else if let Some(name) = &params.archive {
+            let archive = archive::find(params, name, context.external("data")?)?;
+            let root = context.output_dir(&DATASET)?;
+            let (layout, files) = archive::unpack(&archive, &params.classes, root)?;
+            return finish(params, layout, &files, context);
         } else if params.is_phantom() {
             let root = context.output_dir(&DATASET)?;
             phantom::write(&params.phantom.clone().unwrap_or_default(), root)?;
@@ -180,13 +244,23 @@ impl Stage for Import {
             dataset_files(params, context.external("data")?)?
         };
         let layout = read_layout(params, &files)?;
-        let readings = read_all(&layout.candidates, &files, context)?;
-        let (table, checks) = judge::judge(params, layout, &readings);
-        report(&table, &checks, readings.len(), context);
-        refuse(params, &table, &checks)?;
-        context.write(&CASES, &table)?;
-        context.write(&CHECKS, &checks)
+        finish(params, layout, &files, context)
     }
+}
+
+/// Reads what a layout lists and writes the tables.
+fn finish(
+    params: &Params,
+    layout: Layout,
+    files: &ExternalFiles,
+    context: &StageContext,
+) -> Result<(), StageError> {
+    let readings = read_all(&layout.candidates, files, context)?;
+    let (table, checks) = judge::judge(params, layout, &readings);
+    report(&table, &checks, readings.len(), context);
+    refuse(params, &table, &checks)?;
+    context.write(&CASES, &table)?;
+    context.write(&CHECKS, &checks)
 }
 
 fn is_inner_path(path: &str) -> bool {
@@ -210,9 +284,14 @@ fn list(root: &Path) -> Result<ExternalFiles, StageError> {
         }
     }
     paths.sort();
+    hashed(root, paths)
+}
+
+/// Files below `root` with digest and size.
+fn hashed(root: &Path, paths: Vec<String>) -> Result<ExternalFiles, StageError> {
     let file = |path: String| {
         let full = root.join(&path);
-        let digest = hash_file(&full).map_err(StageError::inner("hashing the generated data set"))?;
+        let digest = hash_file(&full).map_err(StageError::inner("hashing the data set that was made"))?;
         let size = fs::metadata(&full).map_err(StageError::io("look at", &full))?.len();
         Ok(ExternalFile { path, digest, size })
     };
@@ -248,6 +327,9 @@ fn dataset_files(params: &Params, external: &ExternalFiles) -> Result<ExternalFi
 }
 
 fn read_layout(params: &Params, files: &ExternalFiles) -> Result<Layout, StageError> {
+    if let Some(suffixes) = &params.bids {
+        return bids::read(suffixes, files);
+    }
     if let Some(table) = &params.table {
         if !files.files.iter().any(|file| file.path == *table) {
             return Err(StageError::Data(format!(

@@ -9,7 +9,8 @@ use crate::kinds::listing::listing;
 use crate::kinds::open;
 use crate::stage::ParamProblem;
 use pipe_cache::Digest;
-use pipe_imaging::normalize::{Normalization, NormalizeError};
+use pipe_imaging::normalize::NormalizeError;
+use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::{Transform, TransformError};
 use pipe_imaging::{Geometry, Image, LabelMap, check, crop};
 use rayon::prelude::*;
@@ -20,29 +21,27 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use thiserror::Error;
 
-/// How intensities are brought to a common scale, image by image and channel by channel, after cropping and
-/// resampling.
+/// How values between voxels are found. Labels take the nearest voxel with `nearest`, else the label whose linearly
+/// interpolated mask weighs most. Where voxels are more than three times as long along one axis as along another, that
+/// axis always takes the nearest slice.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Normalize {
-    /// Mean 0 and standard deviation 1 over all voxels.
+pub enum Interpolate {
+    /// The nearest voxel.
+    Nearest,
+    /// Between the voxels around, without smoothing.
     #[default]
-    Zscore,
-    /// Mean 0 and standard deviation 1 over the voxels that are not 0; the others stay 0.
-    ZscoreNonzero,
-    /// From 0 to 1.
-    MinMax,
-    /// As stored.
-    None,
+    Linear,
+    /// The cubic spline through the voxels, clipped to the range of the image: what nnU-Net does.
+    Cubic,
 }
 
-impl From<Normalize> for Normalization {
-    fn from(normalize: Normalize) -> Self {
-        match normalize {
-            Normalize::Zscore => Self::Zscore,
-            Normalize::ZscoreNonzero => Self::ZscoreNonzero,
-            Normalize::MinMax => Self::MinMax,
-            Normalize::None => Self::None,
+impl From<Interpolate> for Interpolation {
+    fn from(interpolate: Interpolate) -> Self {
+        match interpolate {
+            Interpolate::Nearest => Self::Nearest,
+            Interpolate::Linear => Self::Linear,
+            Interpolate::Cubic => Self::Cubic,
         }
     }
 }
@@ -67,7 +66,7 @@ pub enum PrepareError {
 
 /// Prepares an image, with or without label, in the way that `info` records.
 pub fn prepare_image(source: &Image, info: &VolumesInfo) -> Result<PreparedImage, PrepareError> {
-    let mut transform = Transform::new(source.geometry()).canonical();
+    let mut transform = Transform::new(source.geometry()).interpolated(info.interpolation).canonical();
     let mut blank = false;
     if info.region == Region::Nonzero {
         let upright = transform.apply_image(source)?;
@@ -86,17 +85,19 @@ pub fn prepare_image(source: &Image, info: &VolumesInfo) -> Result<PreparedImage
     Ok(PreparedImage { image, transform, blank })
 }
 
-/// Prepares every case of `table` into the output `port`. Cases that were prepared in the same way before are taken
+/// Prepares every case of `table` into the output `port`; `info.normalization` is what `intensity` comes to. Cases that were prepared in the same way before are taken
 /// from the item memo.
 pub(super) fn prepare_cases(
     table: &CaseTable,
-    info: VolumesInfo,
+    mut info: VolumesInfo,
+    intensity: Intensity,
     port: &Out<Volumes>,
     context: &StageContext,
 ) -> Result<(), StageError> {
     if table.cases.is_empty() {
         return Err(StageError::Data("the case table holds no case".into()));
     }
+    info.normalization = intensity.resolve(table, &info, context)?;
     let root = context.output_dir(port)?;
     let done = AtomicUsize::new(0);
     let prepare = |case: &Case| {
@@ -107,6 +108,7 @@ pub(super) fn prepare_cases(
             "region": info.region,
             "margin_mm": info.margin_mm,
             "spacing_mm": info.spacing_mm,
+            "interpolation": info.interpolation,
             "normalization": info.normalization,
         });
         let made = context.memo(&key, root, |dir| Made::make(case, &info, dir, context))?;
@@ -172,8 +174,8 @@ fn on_grid_of(image: &Geometry, label: LabelMap, case: &Case) -> Result<LabelMap
         return Err(StageError::Data(format!(
             "case `{}`: image has {} but its label has {}",
             case.id,
-            describe(image),
-            describe(label.geometry())
+            open::describe(image),
+            open::describe(label.geometry())
         )));
     }
     let (voxels, _) = label.into_parts();
@@ -184,11 +186,6 @@ fn on_grid_of(image: &Geometry, label: LabelMap, case: &Case) -> Result<LabelMap
 /// Whether voxels of the two grids cannot be paired by their indices.
 fn is_another_grid(one: &Geometry, other: &Geometry) -> bool {
     check::check_grids(one, other).is_some_and(|finding| finding.severity() == check::Severity::Error)
-}
-
-fn describe(grid: &Geometry) -> String {
-    let [z, y, x] = grid.spacing_mm().map(seven_digits);
-    format!("{} voxels of {z}×{y}×{x} mm (z×y×x), {}", grid.shape, grid.orientation())
 }
 
 fn report(table: &CaseTable, made: &[Made], context: &StageContext) {
@@ -224,6 +221,11 @@ pub(super) fn check_spacing(spacing_mm: Option<[f64; 3]>) -> Option<ParamProblem
         help: "use three positive numbers in the order z, y, x, such as [1, 1, 1]".into(),
     })
 }
+
+mod intensity;
+
+pub(super) use self::intensity::Intensity;
+pub use self::intensity::{Clip, Figures, Normalize};
 
 #[cfg(test)]
 pub(super) mod cohort;

@@ -10,6 +10,7 @@ mod formats;
 mod hostile;
 mod nifti_crate;
 mod nifti_files;
+mod noise;
 mod normalize;
 mod npy;
 mod npz;

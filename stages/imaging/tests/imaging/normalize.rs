@@ -1,6 +1,6 @@
 //! Normalisation against NumPy.
 
-use pipe_imaging::normalize::{self, Normalization, NormalizeError, Region};
+use pipe_imaging::normalize::{self, Normalization, NormalizeError, Region, Scale};
 use pipe_imaging::{Geometry, Image};
 
 use crate::reference::{REFERENCE, image};
@@ -92,6 +92,36 @@ fn clipping_over_nonzero_voxels_leaves_zeros() {
 }
 
 #[test]
+fn a_window_clips_and_what_follows_sees_the_clipped_values() {
+    #[track_caller]
+    fn check(scheme: Normalization, values: &[f32], expected: &[f64]) {
+        let mut source = image([1, 1, values.len()], values.to_vec());
+        scheme.apply(&mut source).expect("finite");
+        for (found, expected) in source.as_slice().iter().zip(expected) {
+            assert!((f64::from(*found) - expected).abs() < 1e-6, "{scheme:?}: {source:?}");
+        }
+    }
+    let values = [-1000.0, 0.0, 10.0, 20.0, 3000.0];
+    let window = |then| Normalization::Window { low: -10.0, high: 30.0, then };
+    check(window(Scale::None), &values, &[-10.0, 0.0, 10.0, 20.0, 30.0]);
+    check(window(Scale::MinMax), &values, &[0.0, 0.25, 0.5, 0.75, 1.0]);
+    let root = 2_f64.sqrt();
+    check(window(Scale::Zscore), &values, &[-root, -root / 2.0, 0.0, root / 2.0, root]);
+    let percentiles = |then| Normalization::Percentiles { low: 25.0, high: 75.0, then };
+    check(percentiles(Scale::None), &values, &[0.0, 0.0, 10.0, 20.0, 20.0]);
+    // Of the five that are not 0: 10 to 20, mean 15, variance 20. The 0 stays.
+    let step = 5.0 / 20_f64.sqrt();
+    let values = [0.0, -1000.0, 10.0, 15.0, 20.0, 3000.0];
+    check(percentiles(Scale::ZscoreNonzero), &values, &[0.0, -step, -step, 0.0, step, step]);
+    let mut source = image([1, 1, 1], vec![1.0]);
+    for (low, high) in [(1.0, 1.0), (2.0, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY)] {
+        let error =
+            Normalization::Window { low, high, then: Scale::None }.apply(&mut source).expect_err("no range");
+        assert_eq!(error.to_string(), format!("window {low} to {high} is not a range of finite numbers"));
+    }
+}
+
+#[test]
 fn a_recorded_normalisation_reads_back_and_applies() {
     let fixed = Normalization::Fixed { low: -1000.0, high: 1000.0, mean: 100.0, sd: 50.0 };
     for scheme in [
@@ -100,6 +130,8 @@ fn a_recorded_normalisation_reads_back_and_applies() {
         Normalization::ZscoreNonzero,
         Normalization::MinMax,
         fixed,
+        Normalization::Window { low: -160.0, high: 240.0, then: Scale::MinMax },
+        Normalization::Percentiles { low: 0.5, high: 99.5, then: Scale::ZscoreNonzero },
     ] {
         let text = serde_json::to_string(&scheme).expect("serialises");
         assert_eq!(serde_json::from_str::<Normalization>(&text).expect(&text), scheme);

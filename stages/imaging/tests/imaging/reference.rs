@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+pub(crate) use crate::noise::Noise;
 use pipe_imaging::{Affine, Geometry, Image, LabelMap, nifti};
 use serde::Deserialize;
 
@@ -11,6 +12,7 @@ pub(crate) struct Reference {
     pub(crate) nifti: Vec<NiftiFile>,
     pub(crate) orientation: Vec<Orientation>,
     pub(crate) resample: Vec<Resample>,
+    pub(crate) anisotropic: Vec<Anisotropic>,
     pub(crate) statistics: Vec<Statistics>,
 }
 
@@ -39,9 +41,20 @@ pub(crate) struct Resample {
     pub(crate) to: [usize; 3],
     pub(crate) image: Vec<f32>,
     pub(crate) linear: Vec<f64>,
+    pub(crate) cubic: Vec<f64>,
     pub(crate) label: Vec<u8>,
     pub(crate) nearest: Vec<u8>,
     pub(crate) scipy_nearest: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Anisotropic {
+    pub(crate) from: [usize; 3],
+    pub(crate) to: [usize; 3],
+    pub(crate) from_mm: [f64; 3],
+    pub(crate) to_mm: [f64; 3],
+    pub(crate) image: Vec<f32>,
+    pub(crate) cubic: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -89,27 +102,4 @@ pub(crate) fn written_label(label: &LabelMap) -> Vec<u8> {
     let path = folder.path().join("label.nii");
     nifti::write_label(&path, label).expect("the label can be written");
     std::fs::read(&path).expect("the label was written")
-}
-
-/// Numbers that look random and are the same everywhere (splitmix64).
-pub(crate) struct Noise(pub(crate) u64);
-
-impl Noise {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// 0 to `end` − 1.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// −1 to 1.
-    pub(crate) fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
-    }
 }

@@ -1,7 +1,7 @@
 //! Resampling against SciPy and scikit-image, and the properties that make a prediction land where it belongs.
 
 use pipe_imaging::resample::{
-    LabelInterpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
+    Interpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
     shape_for_spacing,
 };
 use pipe_imaging::{Geometry, Image, Shape};
@@ -9,11 +9,14 @@ use proptest::prelude::*;
 
 use crate::reference::{Noise, REFERENCE, image, label};
 
+const LINEAR: [Interpolation; 3] = [Interpolation::Linear; 3];
+
 #[test]
 fn linear_is_that_of_scikit_image_and_scipy() {
     for expected in &REFERENCE.resample {
         let resampled =
-            resample_image(&image(expected.from, expected.image.clone()), Shape(expected.to)).expect("valid");
+            resample_image(&image(expected.from, expected.image.clone()), Shape(expected.to), LINEAR)
+                .expect("valid");
         for (ours, theirs) in resampled.as_slice().iter().zip(&expected.linear) {
             // Values up to 350 in f32 (ulp 3e-5), three passes.
             assert!(
@@ -27,11 +30,93 @@ fn linear_is_that_of_scikit_image_and_scipy() {
 }
 
 #[test]
+fn cubic_is_that_of_scikit_image_and_nnunet() {
+    for expected in &REFERENCE.resample {
+        let source = image(expected.from, expected.image.clone());
+        let resampled =
+            resample_image(&source, Shape(expected.to), [Interpolation::Cubic; 3]).expect("valid");
+        for (ours, theirs) in resampled.as_slice().iter().zip(&expected.cubic) {
+            // Values up to 350: f32 between the axes (ulp 3e-5), and SciPy continues the edge for 12 voxels only (2e-5).
+            assert!(
+                (f64::from(*ours) - theirs).abs() < 2e-4,
+                "{ours} and {theirs}, {:?} to {:?}",
+                expected.from,
+                expected.to
+            );
+        }
+    }
+}
+
+#[test]
+fn thick_slices_are_taken_whole_as_in_nnunet() {
+    for expected in &REFERENCE.anisotropic {
+        let source = Geometry::with_spacing(expected.from, expected.from_mm);
+        let image = Image::from_vec(expected.image.clone(), 1, source).expect("valid");
+        let how = Interpolation::Cubic.per_axis(expected.from_mm, expected.to_mm);
+        let shape = shape_for_spacing(&source, expected.to_mm).expect("valid");
+        assert_eq!(shape.0, expected.to);
+        let resampled = resample_image(&image, shape, how).expect("valid");
+        for (ours, theirs) in resampled.as_slice().iter().zip(&expected.cubic) {
+            assert!((f64::from(*ours) - theirs).abs() < 2e-4, "{ours} and {theirs}, {:?}", expected.from_mm);
+        }
+    }
+}
+
+#[test]
+fn the_anisotropic_rule_finds_the_one_thick_axis() {
+    const NEAREST: Interpolation = Interpolation::Nearest;
+    const CUBIC: Interpolation = Interpolation::Cubic;
+    #[track_caller]
+    fn check(source_mm: [f64; 3], target_mm: [f64; 3], expected: [Interpolation; 3]) {
+        assert_eq!(CUBIC.per_axis(source_mm, target_mm), expected);
+    }
+    check([1.0; 3], [2.0; 3], [CUBIC; 3]);
+    check([3.0, 1.0, 1.0], [1.0; 3], [CUBIC; 3]); // three times is not more
+    check([3.1, 1.0, 1.0], [1.0; 3], [NEAREST, CUBIC, CUBIC]);
+    check([1.0, 1.0, 4.0], [5.0, 1.0, 1.0], [CUBIC, CUBIC, NEAREST]); // the source goes first
+    check([1.0; 3], [1.0, 5.0, 1.0], [CUBIC, NEAREST, CUBIC]);
+    check([0.24, 1.25, 1.25], [1.0; 3], [CUBIC; 3]); // two long axes are no slices
+    check([0.24, 1.25, 1.250_000_1], [1.0; 3], [CUBIC; 3]); // nor when f32 tells them apart
+    assert_eq!(NEAREST.per_axis([1.0; 3], [1.0; 3]), [NEAREST; 3]);
+}
+
+#[test]
+fn a_spline_goes_through_a_parabola_and_never_beyond_the_range() {
+    // Away from the ends a cubic spline holds every polynomial up to the third degree.
+    let parabola = |at: f64| (at - 20.0).powi(2);
+    let source = image([1, 1, 41], (0..41).map(|at| parabola(f64::from(at)) as f32).collect());
+    let target = resample_image(&source, Shape([1, 1, 82]), [Interpolation::Cubic; 3]).expect("valid");
+    for o in 24..58 {
+        let (found, expected) = (target.as_slice()[o], parabola(0.5 * o as f64 - 0.25));
+        // What the ends do is left with (2 − √3)^12 of 400.
+        assert!((f64::from(found) - expected).abs() < 1e-4, "{found} and {expected} at {o}");
+    }
+    let step = image([1, 1, 6], vec![0.0, 0.0, 0.0, 9.0, 9.0, 9.0]);
+    let target = resample_image(&step, Shape([1, 1, 17]), [Interpolation::Cubic; 3]).expect("valid");
+    assert!(target.as_slice().iter().all(|v| (0.0..=9.0).contains(v)), "{target:?}");
+}
+
+#[test]
+fn nothing_that_is_no_number_spreads_to_other_lines() {
+    for (how, touched) in
+        [(Interpolation::Nearest, 2), (Interpolation::Linear, 4), (Interpolation::Cubic, 10)]
+    {
+        let mut voxels = vec![1.0; 15];
+        voxels[7] = f32::INFINITY;
+        let source = image([1, 3, 5], voxels);
+        let target = resample_image(&source, Shape([1, 3, 10]), [how; 3]).expect("valid");
+        let finite =
+            |row: usize| target.as_slice()[row * 10..][..10].iter().filter(|v| v.is_finite()).count();
+        assert_eq!((finite(0), finite(1), finite(2)), (10, 10 - touched, 10), "{how:?}");
+    }
+}
+
+#[test]
 fn nearest_is_that_of_scipy_ties_upwards() {
     for expected in &REFERENCE.resample {
         let source = label(expected.from, expected.label.clone());
         let resampled =
-            resample_label(&source, Shape(expected.to), LabelInterpolation::Nearest).expect("valid");
+            resample_label(&source, Shape(expected.to), [Interpolation::Nearest; 3]).expect("valid");
         assert_eq!(resampled.as_slice(), expected.nearest, "{:?} to {:?}", expected.from, expected.to);
         assert_eq!(resampled.as_slice(), expected.scipy_nearest, "{:?} to {:?}", expected.from, expected.to);
     }
@@ -41,10 +126,13 @@ fn nearest_is_that_of_scipy_ties_upwards() {
 fn halving_worked_by_hand() {
     // Voxels 0 1 | 2 3: output 0 reads at ½, output 1 at 2½.
     let source = image([1, 1, 4], vec![0.0, 10.0, 20.0, 50.0]);
-    assert_eq!(resample_image(&source, Shape([1, 1, 2])).expect("valid").as_slice(), [5.0, 35.0]);
+    assert_eq!(resample_image(&source, Shape([1, 1, 2]), LINEAR).expect("valid").as_slice(), [5.0, 35.0]);
     // Doubling reads at -¼ (clamped), ¼, ¾, …
     let source = image([1, 1, 2], vec![0.0, 4.0]);
-    assert_eq!(resample_image(&source, Shape([1, 1, 4])).expect("valid").as_slice(), [0.0, 1.0, 3.0, 4.0]);
+    assert_eq!(
+        resample_image(&source, Shape([1, 1, 4]), LINEAR).expect("valid").as_slice(),
+        [0.0, 1.0, 3.0, 4.0]
+    );
 }
 
 #[test]
@@ -83,7 +171,7 @@ fn a_linear_ramp_stays_a_linear_ramp_in_space() {
         }
     }
     let source = Image::from_vec(voxels, 1, source).expect("6·7·8");
-    let target = resample_image(&source, Shape([11, 10, 13])).expect("valid");
+    let target = resample_image(&source, Shape([11, 10, 13]), LINEAR).expect("valid");
     // Interior only: outside the outermost voxel centres the edge is held.
     for ((_, z, y, x), v) in target.voxels().indexed_iter() {
         if (1..10).contains(&z) && (1..9).contains(&y) && (1..12).contains(&x) {
@@ -117,7 +205,7 @@ fn linear_labels_beat_nearest_on_a_ball_and_invent_nothing() {
         assert!(up.as_slice().iter().all(|v| [0, 7].contains(v)));
         up.as_slice().iter().zip(fine.as_slice()).filter(|(a, b)| a != b).count()
     };
-    let (nearest, linear) = (errors(LabelInterpolation::Nearest), errors(LabelInterpolation::Linear));
+    let (nearest, linear) = (errors([Interpolation::Nearest; 3]), errors([Interpolation::Linear; 3]));
     assert!(linear < nearest, "{linear} wrong voxels against {nearest}");
 }
 
@@ -126,11 +214,11 @@ fn the_best_score_wins_and_a_tie_goes_to_the_lower_label() {
     let geometry = Geometry::with_spacing([1, 1, 3], [1.0; 3]);
     let scores = Image::from_vec(vec![0.5, 0.2, f32::NAN, 0.5, 0.3, f32::NAN, 0.1, 0.4, -5.0], 3, geometry)
         .expect("9");
-    assert_eq!(resample_argmax(&scores, Shape([1, 1, 3])).expect("valid").as_slice(), [0, 2, 2]);
+    assert_eq!(resample_argmax(&scores, Shape([1, 1, 3]), LINEAR).expect("valid").as_slice(), [0, 2, 2]);
     let all_nan = Image::from_vec(vec![f32::NAN; 6], 2, geometry).expect("6");
-    assert_eq!(resample_argmax(&all_nan, Shape([1, 1, 3])).expect("valid").as_slice(), [0, 0, 0]);
+    assert_eq!(resample_argmax(&all_nan, Shape([1, 1, 3]), LINEAR).expect("valid").as_slice(), [0, 0, 0]);
     let many = Image::from_vec(vec![0.0; 257 * 3], 257, geometry).expect("771");
-    assert_eq!(resample_argmax(&many, Shape([1, 1, 3])), Err(ResampleError::Channels(257)));
+    assert_eq!(resample_argmax(&many, Shape([1, 1, 3]), LINEAR), Err(ResampleError::Channels(257)));
 }
 
 #[test]
@@ -139,8 +227,8 @@ fn resampled_scores_are_those_of_each_channel_resampled_alone() {
     let mut noise = Noise(9);
     let scores = Image::from_vec((0..360).map(|_| noise.signed()).collect(), 3, geometry).expect("360");
     let shape = Shape([7, 3, 9]);
-    let whole = resample_image(&scores, shape).expect("valid");
-    let labels = resample_argmax(&scores, shape).expect("valid");
+    let whole = resample_image(&scores, shape, LINEAR).expect("valid");
+    let labels = resample_argmax(&scores, shape, LINEAR).expect("valid");
     for (i, &winner) in labels.as_slice().iter().enumerate() {
         let best = (0..3).map(|c| whole.channel(c)[i]).fold(f32::NEG_INFINITY, f32::max);
         assert_eq!(whole.channel(usize::from(winner))[i], best);
@@ -153,9 +241,11 @@ proptest! {
         let mut noise = Noise(seed);
         let n = z * y * x;
         let source = image([z, y, x], (0..n).map(|_| noise.signed()).collect());
-        prop_assert_eq!(&resample_image(&source, Shape([z, y, x])).expect("valid"), &source);
+        for how in [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic] {
+            prop_assert_eq!(&resample_image(&source, Shape([z, y, x]), [how; 3]).expect("valid"), &source);
+        }
         let labels = label([z, y, x], (0..n).map(|_| noise.next() as u8).collect());
-        for how in [LabelInterpolation::Nearest, LabelInterpolation::Linear] {
+        for how in [[Interpolation::Nearest; 3], [Interpolation::Linear; 3]] {
             prop_assert_eq!(&resample_label(&labels, Shape([z, y, x]), how).expect("valid"), &labels);
         }
     }
@@ -164,11 +254,13 @@ proptest! {
     fn values_stay_between_the_extremes(seed: u64, from in prop::array::uniform3(1_usize..6), to in prop::array::uniform3(1_usize..9)) {
         let mut noise = Noise(seed);
         let source = image(from, (0..from.iter().product()).map(|_| noise.signed()).collect());
-        let target = resample_image(&source, Shape(to)).expect("valid");
-        let range = |v: &[f32]| (v.iter().copied().fold(f32::MAX, f32::min), v.iter().copied().fold(f32::MIN, f32::max));
-        let ((low, high), (l, h)) = (range(source.as_slice()), range(target.as_slice()));
-        // a·(1−w) + b·w may round past b by an ulp, three times.
-        prop_assert!(l >= low - 1e-6 && h <= high + 1e-6);
+        for how in [Interpolation::Nearest, Interpolation::Linear, Interpolation::Cubic] {
+            let target = resample_image(&source, Shape(to), [how; 3]).expect("valid");
+            let range = |v: &[f32]| (v.iter().copied().fold(f32::MAX, f32::min), v.iter().copied().fold(f32::MIN, f32::max));
+            let ((low, high), (l, h)) = (range(source.as_slice()), range(target.as_slice()));
+            // a·(1−w) + b·w may round past b by an ulp, three times.
+            prop_assert!(l >= low - 1e-6 && h <= high + 1e-6);
+        }
     }
 
     #[test]
@@ -176,8 +268,8 @@ proptest! {
         let mut noise = Noise(seed);
         let shape = [3, 4, 5];
         let source = label(shape, (0..60).map(|_| noise.below(4) as u8).collect());
-        let up = resample_label(&source, Shape(shape.map(|n| n * factor)), LabelInterpolation::Nearest).expect("valid");
-        let back = resample_label(&up, Shape(shape), LabelInterpolation::Nearest).expect("valid");
+        let up = resample_label(&source, Shape(shape.map(|n| n * factor)), [Interpolation::Nearest; 3]).expect("valid");
+        let back = resample_label(&up, Shape(shape), [Interpolation::Nearest; 3]).expect("valid");
         prop_assert_eq!(back.as_slice(), source.as_slice());
         prop_assert!(back.geometry().affine.max_difference(&source.geometry().affine) < 1e-12);
     }

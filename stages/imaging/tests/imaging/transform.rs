@@ -1,8 +1,9 @@
 //! There and back: from a file's grid to a network's and a prediction home again.
 
 use pipe_imaging::crop::{Window, foreground_window};
+use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::{Transform, TransformError};
-use pipe_imaging::{Geometry, Image, LabelMap, Shape};
+use pipe_imaging::{Affine, Geometry, Image, LabelMap, Shape};
 use proptest::prelude::*;
 
 use crate::reference::{Noise, REFERENCE};
@@ -20,6 +21,16 @@ fn smooth_label(geometry: Geometry) -> LabelMap {
         }
     }
     LabelMap::from_vec(voxels, geometry).expect("made from the geometry")
+}
+
+/// The same directions with voxels of 1 mm, where no axis is thick.
+fn isotropic(affine: &Affine) -> Affine {
+    let columns = [0, 1, 2].map(|axis| {
+        let step = affine.step_mm(axis);
+        let length = step.iter().map(|v| v * v).sum::<f64>().sqrt();
+        step.map(|v| v / length)
+    });
+    Affine::from_columns(columns, affine.origin_mm())
 }
 
 fn one_hot(label: &LabelMap, channels: u8) -> Image {
@@ -59,7 +70,7 @@ fn without_resampling_there_and_back_is_exact_in_every_orientation() {
 #[test]
 fn a_resampled_prediction_lands_where_the_label_was() {
     for case in REFERENCE.orientation.iter().step_by(7) {
-        let label = smooth_label(Geometry::new([21, 32, 40], case.affine));
+        let label = smooth_label(Geometry::new([21, 32, 40], isotropic(&case.affine)));
         for factor in [0.5, 0.7, 1.6] {
             let [z, y, x] = Transform::new(label.geometry()).canonical().target().spacing_mm();
             let transform = Transform::new(label.geometry()).canonical();
@@ -87,7 +98,7 @@ fn a_resampled_prediction_lands_where_the_label_was() {
 fn an_image_is_sampled_where_the_target_grid_says() {
     // The image's value is its own position: after any transform, value and affine must still agree.
     for case in REFERENCE.orientation.iter().step_by(5) {
-        let geometry = Geometry::new([12, 13, 14], case.affine);
+        let geometry = Geometry::new([12, 13, 14], isotropic(&case.affine));
         let mut voxels = Vec::new();
         for axis in 0..3 {
             for z in 0..12 {
@@ -114,6 +125,38 @@ fn an_image_is_sampled_where_the_target_grid_says() {
             );
         }
     }
+}
+
+#[test]
+fn thick_slices_stay_whole_there_and_back() {
+    let source = Geometry::with_spacing([5, 16, 18], [6.0, 1.0, 1.0]);
+    let label = smooth_label(source);
+    let transform = Transform::new(&source).resample_to_spacing([1.0; 3]).expect("valid");
+    let there = transform.apply_label(&label).expect("own grid");
+    assert_eq!(there.shape().0, [30, 16, 18]);
+    let plane = 16 * 18;
+    for (z, slice) in there.as_slice().chunks_exact(plane).enumerate() {
+        assert_eq!(slice, &label.as_slice()[z / 6 * plane..][..plane], "slice {z}");
+    }
+    assert_eq!(transform.invert_label(&there).expect("target grid"), label);
+    assert_eq!(transform.invert_scores(&one_hot(&there, 3)).expect("target grid"), label);
+}
+
+#[test]
+fn the_interpolation_is_part_of_the_record() {
+    let source = Geometry::with_spacing([1, 1, 4], [1.0; 3]);
+    let image = Image::from_vec(vec![0.0, 10.0, 20.0, 50.0], 1, source).expect("4");
+    let half = |how| Transform::new(&source).interpolated(how).resample_to_shape([1, 1, 2]).expect("valid");
+    for (how, expected) in [(Interpolation::Linear, [5.0, 35.0]), (Interpolation::Nearest, [10.0, 50.0])] {
+        let text = serde_json::to_string(&half(how)).expect("serialises");
+        let read: Transform = serde_json::from_str(&text).expect(&text);
+        assert_eq!(read, half(how));
+        assert_eq!(read.apply_image(&image).expect("own grid").as_slice(), expected);
+    }
+    assert_ne!(
+        half(Interpolation::Cubic).apply_image(&image),
+        half(Interpolation::Linear).apply_image(&image)
+    );
 }
 
 #[test]

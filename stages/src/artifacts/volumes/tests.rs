@@ -4,6 +4,7 @@ use crate::artifacts::{DatasetInfo, FileRef};
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::normalize::Normalization;
+use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Geometry, Image, LabelMap};
 use std::path::Path;
@@ -19,6 +20,7 @@ fn info() -> VolumesInfo {
         region: Region::Nonzero,
         margin_mm: 2.5,
         spacing_mm: Some([1.0, 0.1, 1.0 / 3.0]),
+        interpolation: Interpolation::Cubic,
         normalization: Normalization::ZscoreNonzero,
     }
 }

@@ -21,6 +21,17 @@ fn parameters_that_cannot_be_used_are_told_all_at_once() {
         json!({ "spacing_mm": [1, 1, -2], "margin_mm": -1 }),
         &[("spacing_mm", "[1.0, 1.0, -2.0] is no voxel size"), ("margin_mm", "-1 is no margin")],
     );
+    check(
+        json!({ "clip": { "window": [240, -160] }, "normalize": "none", "figures": "dataset" }),
+        &[
+            ("clip", "240 to -160 is no window"),
+            ("figures", "the figures of a data set scale every voxel of every image"),
+        ],
+    );
+    check(
+        json!({ "clip": { "percentiles": [0.5, 101] } }),
+        &[("clip", "0.5 and 101 are no two percentiles")],
+    );
     check(json!({ "margin_mm": 2 }), &[("margin_mm", "a margin of 2 mm around the whole image is nothing")]);
 }
 

@@ -3,7 +3,9 @@
 use super::layout::{Candidate, Layout, finding};
 use super::read::{Half, Reading, Which};
 use super::{Params, Unlabelled};
-use crate::artifacts::{Case, CaseTable, CheckAction, CheckTable, DatasetInfo, FileRef, Finding, Severity};
+use crate::artifacts::{
+    Annotation, Case, CaseTable, CheckAction, CheckTable, DatasetInfo, FileRef, Finding, Severity,
+};
 use pipe_imaging::check;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +20,18 @@ pub(super) fn judge(params: &Params, layout: Layout, readings: &[Reading]) -> (C
         let (case, found) = judge.case(candidate, reading);
         findings.extend(found);
         if let Some(case) = case {
-            values.extend(reading.label.iter().flat_map(|label| label.labels.keys()));
+            let maps = reading.label.iter().chain(reading.annotations.iter().flatten());
+            values.extend(maps.flat_map(|map| map.labels.keys()));
             cases.push(case);
         }
     }
     name_unknown(&mut dataset, &values, &cases);
-    let labels: BTreeMap<_, &str> =
-        cases.iter().filter_map(|case| Some((case.label_voxels?, case.id.as_str()))).collect();
+    // Also of cases that are left out for another reason.
+    let whole =
+        candidates.iter().zip(readings).filter(|(case, _)| case.image.is_some() || !case.slices.is_empty());
+    let labels: BTreeMap<_, &str> = whole
+        .filter_map(|(case, reading)| Some((reading.label.as_ref()?.voxels, case.id.as_str())))
+        .collect();
     for (candidate, reading) in candidates.iter().zip(readings) {
         if candidate.incomplete {
             continue;
@@ -60,25 +67,41 @@ impl Judge<'_> {
         let mut problems: Vec<(Which, bool, String)> = reading
             .problems
             .iter()
-            .map(|problem| (problem.of, problem.fatal, problem.text.clone()))
+            .map(|problem| (problem.of.clone(), problem.fatal, problem.text.clone()))
             .collect();
-        problems.extend(self.unexpected_labels(reading).map(|text| (Which::Label, true, text)));
+        let maps = std::iter::once((Which::Label, reading.label.as_ref()));
+        let maps = maps.chain(
+            candidate
+                .annotations
+                .iter()
+                .zip(&reading.annotations)
+                .map(|((who, _), map)| (Which::Annotation(who.clone()), map.as_ref())),
+        );
+        for (of, map) in maps {
+            problems.extend(self.unexpected_labels(map).map(|text| (of, true, text)));
+        }
         problems.extend(self.unexpected_channels(reading).map(|text| (Which::Image, true, text)));
         let told = candidate.patient.clone().or_else(|| reading.patient.clone());
         let patient = told.map_or_else(|| self.params.patient_rule().patient(&candidate.id), Ok);
         if let Err(text) = &patient {
             problems.push((Which::Image, true, format!("case name {text}")));
         }
-        let unlabelled = candidate.label.is_none() && candidate.class.is_none() && !candidate.incomplete;
+        let unlabelled = candidate.label.is_none()
+            && candidate.annotations.is_empty()
+            && candidate.class.is_none()
+            && !candidate.incomplete;
         if let (true, Some(image)) = (unlabelled, &reading.image) {
             let fatal = self.params.unlabelled == Unlabelled::Exclude;
             problems.push((Which::Image, fatal, format!("image without label: {}", describe(image))));
         }
         let usable = !candidate.incomplete && problems.iter().all(|(_, fatal, _)| !fatal);
         let found = problems.into_iter().map(|(of, fatal, text)| {
-            let file = match of {
+            let file = match &of {
                 Which::Image => candidate.image.as_ref().or(candidate.slices.first()),
                 Which::Label => candidate.label.as_ref(),
+                Which::Annotation(annotator) => {
+                    candidate.annotations.iter().find(|(who, _)| who == annotator).map(|(_, file)| file)
+                }
             };
             let path =
                 file.or(candidate.image.as_ref()).or(candidate.label.as_ref()).map_or("", |file| &file.path);
@@ -96,8 +119,8 @@ impl Judge<'_> {
         (case, found.collect())
     }
 
-    fn unexpected_labels(&self, reading: &Reading) -> Option<String> {
-        let (allowed, label) = (self.allowed.as_ref()?, reading.label.as_ref()?);
+    fn unexpected_labels(&self, map: Option<&Half>) -> Option<String> {
+        let (allowed, label) = (self.allowed.as_ref()?, map?);
         let unexpected = label.labels.iter().filter(|(value, _)| !allowed.contains(value));
         let found: Vec<(u8, u64)> = unexpected.map(|(value, count)| (*value, *count)).collect();
         let allowed = allowed.iter().copied().collect();
@@ -130,12 +153,22 @@ fn whole_case(candidate: &Candidate, reading: &Reading, patient: String) -> Opti
         label_voxels: label.as_ref().map(|(_, label)| label.voxels),
         label_foreground: label.as_ref().map(|(_, label)| foreground(label)),
         label: label.map(|(file, _)| file),
+        annotations: annotations(candidate, reading),
+        info: candidate.info.clone(),
         shape: image.shape,
         spacing_mm: image.spacing_mm,
         orientation: image.orientation,
         dtype: image.dtype,
         channels: image.channels,
     })
+}
+
+fn annotations(candidate: &Candidate, reading: &Reading) -> Vec<Annotation> {
+    let read = candidate.annotations.iter().zip(&reading.annotations);
+    let known = read.filter_map(|((annotator, file), map)| {
+        Some(Annotation { annotator: annotator.clone(), file: file.clone(), voxels: map.as_ref()?.voxels })
+    });
+    known.collect()
 }
 
 /// Gives channels and labels a name where `dataset.json` names none.

@@ -23,6 +23,10 @@ pub(super) struct Candidate {
     pub(super) label: Option<FileRef>,
     /// The files of a DICOM series, in place of one image.
     pub(super) slices: Vec<FileRef>,
+    /// Label maps by annotator, sorted.
+    pub(super) annotations: Vec<(String, FileRef)>,
+    /// What a table says besides.
+    pub(super) info: BTreeMap<String, String>,
     /// Whose it is, where a table says.
     pub(super) patient: Option<String>,
     /// What the whole image shows, where a table says.

@@ -8,7 +8,7 @@ use crate::error::StageError;
 use fs_err as fs;
 use pipe_cache::{Digest, hash_file};
 use pipe_imaging::open::{self, Opened, Options};
-use pipe_imaging::{Geometry, LabelMap, check, dicom, digest, nifti};
+use pipe_imaging::{Geometry, check, dicom, digest, nifti};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Reading {
     pub(super) image: Option<Half>,
     pub(super) label: Option<Half>,
+    /// One for each of the candidate's; nothing for one that cannot be read.
+    pub(super) annotations: Vec<Option<Half>>,
     pub(super) problems: Vec<Problem>,
     /// The NIfTI file that was made of a DICOM series, relative to the data set that the stage writes.
     pub(super) made: Option<FileRef>,
@@ -49,10 +51,12 @@ pub(super) struct Problem {
     pub(super) text: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Which {
     Image,
     Label,
+    /// The label map of this annotator.
+    Annotation(String),
 }
 
 /// Reads a case, or recalls what an earlier run read in files of the same content.
@@ -65,11 +69,18 @@ pub(super) fn read(
     let slices: Vec<Digest> = candidate.slices.iter().map(|file| file.digest).collect();
     // What is made bears the name of the case.
     let name = (!slices.is_empty()).then(|| format!("{}.nii.gz", candidate.id));
-    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label), "slices": slices, "name": name });
+    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label), "slices": slices, "name": name,
+        "annotations": candidate.annotations.iter().map(|(who, file)| (who, file.digest)).collect::<Vec<_>>() });
     let into = if name.is_some() { context.output_dir(&DATASET)? } else { context.scratch.as_path() };
     context.memo(&key, into, |dir| {
-        let mut reading =
-            Reading { image: None, label: None, problems: Vec::new(), made: None, patient: None };
+        let mut reading = Reading {
+            image: None,
+            label: None,
+            annotations: Vec::new(),
+            problems: Vec::new(),
+            made: None,
+            patient: None,
+        };
         let image = match (&candidate.image, &name) {
             (Some(file), _) => reading.image(&files.root.join(&file.path))?,
             (None, Some(name)) => {
@@ -78,12 +89,13 @@ pub(super) fn read(
             }
             (None, None) => None,
         };
-        let label = match &candidate.label {
-            Some(file) => reading.label(&files.root.join(&file.path))?,
-            None => None,
-        };
-        if let (Some(image), Some(label)) = (image, label) {
-            reading.add(Which::Label, check::check_grids(&image, label.geometry()));
+        if let Some(file) = &candidate.label {
+            reading.label = reading.label(&files.root.join(&file.path), &Which::Label, image.as_ref())?;
+        }
+        for (annotator, file) in &candidate.annotations {
+            let of = Which::Annotation(annotator.clone());
+            let half = reading.label(&files.root.join(&file.path), &of, image.as_ref())?;
+            reading.annotations.push(half);
         }
         Ok(reading)
     })
@@ -91,10 +103,10 @@ pub(super) fn read(
 
 impl Reading {
     fn image(&mut self, path: &Path) -> Result<Option<Geometry>, StageError> {
-        let Some(opened) = self.opened(Which::Image, open::image(path, Options::default()))? else {
+        let Some(opened) = self.opened(&Which::Image, open::image(path, Options::default()))? else {
             return Ok(None);
         };
-        self.add(Which::Image, check::check_image(&opened.volume));
+        self.add(&Which::Image, check::check_image(&opened.volume));
         self.patient =
             opened.facts.as_ref().map(|facts| facts.patient_id.clone()).filter(|id| !id.is_empty());
         let voxels = Digest(digest::image_digest(&opened.volume).0);
@@ -123,12 +135,12 @@ impl Reading {
                 if error.is_of_the_machine() {
                     return Err(StageError::inner("reading the data set")(error));
                 }
-                self.unreadable(Which::Image, &error.told());
+                self.unreadable(&Which::Image, &error.told());
                 return Ok(None);
             }
         };
-        self.add(Which::Image, notes.into_iter().map(check::Finding::Dicom));
-        self.add(Which::Image, check::check_image(&image));
+        self.add(&Which::Image, notes.into_iter().map(check::Finding::Dicom));
+        self.add(&Which::Image, check::check_image(&image));
         self.patient = Some(facts.patient_id).filter(|id| !id.is_empty());
         let path = dir.join(name);
         let folder = dir.join(Dataset::IMAGES);
@@ -141,25 +153,31 @@ impl Reading {
         Ok(Some(*image.geometry()))
     }
 
-    fn label(&mut self, path: &Path) -> Result<Option<LabelMap>, StageError> {
-        let Some(opened) = self.opened(Which::Label, open::label(path, Options::default()))? else {
+    /// Reads a label map, which should lie on the grid of its image.
+    fn label(
+        &mut self,
+        path: &Path,
+        of: &Which,
+        image: Option<&Geometry>,
+    ) -> Result<Option<Half>, StageError> {
+        let Some(opened) = self.opened(of, open::label(path, Options::default()))? else {
             return Ok(None);
         };
         let label = opened.volume;
-        self.add(Which::Label, check::check_label(&label, None));
+        self.add(of, check::check_label(&label, None));
+        self.add(of, image.and_then(|image| check::check_grids(image, label.geometry())));
         let counts = label.histogram();
         let present =
             (0..=u8::MAX).map(|value| (value, counts[usize::from(value)])).filter(|(_, count)| *count > 0);
         let voxels = Digest(digest::label_digest(&label).0);
-        self.label = Some(half(label.geometry(), 1, opened.datatype.name(), voxels, present.collect()));
-        Ok(Some(label))
+        Ok(Some(half(label.geometry(), 1, opened.datatype.name(), voxels, present.collect())))
     }
 
     /// Damage is a problem of the case; a file that cannot be opened at all is a failure of the stage, because it
     /// may be there again the next time.
     fn opened<V>(
         &mut self,
-        of: Which,
+        of: &Which,
         read: Result<Opened<V>, open::Error>,
     ) -> Result<Option<Opened<V>>, StageError> {
         let opened = match read {
@@ -184,13 +202,13 @@ impl Reading {
         Ok(Some(opened))
     }
 
-    fn unreadable(&mut self, of: Which, why: &str) {
-        self.problems.push(Problem { of, fatal: true, text: format!("cannot be read: {why}") });
+    fn unreadable(&mut self, of: &Which, why: &str) {
+        self.problems.push(Problem { of: of.clone(), fatal: true, text: format!("cannot be read: {why}") });
     }
 
-    fn add(&mut self, of: Which, findings: impl IntoIterator<Item = check::Finding>) {
+    fn add(&mut self, of: &Which, findings: impl IntoIterator<Item = check::Finding>) {
         self.problems.extend(findings.into_iter().map(|finding| Problem {
-            of,
+            of: of.clone(),
             fatal: finding.severity() == check::Severity::Error,
             text: finding.to_string(),
         }));

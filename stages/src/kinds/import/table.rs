@@ -1,4 +1,5 @@
-//! Cases listed in a CSV file of the user's: `id` and `image`, and `patient`, `label` and `class` where there are any.
+//! Cases listed in a CSV file of the user's: `id` and `image`, and `patient`, `label`, `label_ANNOTATOR` and `class` where
+//! there are any. Further columns are kept with the case.
 //! Looks at names only, never into an image.
 
 use super::is_plain_name;
@@ -14,6 +15,8 @@ const IMAGE: &str = "image";
 const PATIENT: &str = "patient";
 const LABEL: &str = "label";
 const CLASS: &str = "class";
+/// Begins the column of an annotator's label maps.
+const ANNOTATOR: &str = "label_";
 
 /// Matches the rows of a table with files. `table` is its path, for messages; paths in it are relative to the data set.
 pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<Layout, StageError> {
@@ -33,20 +36,23 @@ pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<L
     }
     let mut rows =
         Rows { table, files: Files::of(files, table), candidates: BTreeMap::new(), findings: Vec::new() };
-    let unused: Vec<&str> = columns
-        .iter()
-        .map(String::as_str)
-        .filter(|column| ![ID, IMAGE, PATIENT, LABEL, CLASS].contains(column))
-        .collect();
-    if !unused.is_empty() {
-        rows.tell(
-            "",
-            table,
-            Severity::Note,
-            format!("columns `{}` are not used", unused.join("`, `")),
-            CheckAction::Kept,
-        );
+    let twice = columns.iter().enumerate().find(|(index, column)| columns[..*index].contains(column));
+    if let Some((_, column)) = twice {
+        return Err(StageError::Data(format!("`{table}` has two columns `{column}`")));
     }
+    let annotators: Vec<(&str, &str)> = columns
+        .iter()
+        .filter_map(|column| {
+            let annotator = column.strip_prefix(ANNOTATOR).filter(|annotator| !annotator.is_empty())?;
+            Some((column.as_str(), annotator))
+        })
+        .collect();
+    let further = columns.iter().map(String::as_str).filter(|column| {
+        !column.is_empty()
+            && ![ID, IMAGE, PATIENT, LABEL, CLASS].contains(column)
+            && !annotators.iter().any(|(annotation, _)| annotation == column)
+    });
+    let further: Vec<&str> = further.collect();
     for record in reader.records() {
         let record = record.map_err(broken)?;
         let line = record.position().map_or(0, csv::Position::line);
@@ -54,7 +60,7 @@ pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<L
             let index = columns.iter().position(|column| column == wanted)?;
             record.get(index).filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        rows.add(line, &field);
+        rows.add(line, &field, &annotators, &further);
     }
     let name = Path::new(table).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Layout {
@@ -77,7 +83,14 @@ impl Rows<'_> {
         self.findings.push(finding(case, file, severity, problem, action));
     }
 
-    fn add(&mut self, line: u64, field: &dyn Fn(&str) -> Option<String>) {
+    /// `annotators` are their columns and names, `further` the columns that mean nothing here.
+    fn add(
+        &mut self,
+        line: u64,
+        field: &dyn Fn(&str) -> Option<String>,
+        annotators: &[(&str, &str)],
+        further: &[&str],
+    ) {
         let table = self.table;
         let refuse = |problem: String| finding("", table, Severity::Error, problem, CheckAction::Skipped);
         let Some(id) = field(ID) else {
@@ -111,6 +124,16 @@ impl Rows<'_> {
                 Found::Folder(_) | Found::Nothing => self.missing(&mut candidate, &path),
             }
         }
+        for (column, annotator) in annotators {
+            let Some(path) = field(column) else { continue };
+            match self.files.find(inner_path(&path)) {
+                Found::File(file) => candidate.annotations.push(((*annotator).to_owned(), file)),
+                Found::Folder(_) | Found::Nothing => self.missing(&mut candidate, &path),
+            }
+        }
+        candidate.annotations.sort_by(|one, other| one.0.cmp(&other.0));
+        candidate.info =
+            further.iter().filter_map(|column| Some(((*column).to_owned(), field(column)?))).collect();
         self.candidates.insert(candidate.id.clone(), candidate);
     }
 

@@ -1,3 +1,5 @@
+mod archive;
+mod bids;
 mod real;
 mod table;
 

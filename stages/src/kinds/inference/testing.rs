@@ -10,6 +10,7 @@ use crate::testing::TestSpace;
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::normalize::Normalization;
+use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
 use pipe_nn::{CpuBackend, Dims, UNetConfig};
@@ -140,6 +141,7 @@ impl Cohort {
             region: Region::Whole,
             margin_mm: 0.0,
             spacing_mm: None,
+            interpolation: Interpolation::Linear,
             normalization: Normalization::None,
         };
         let volumes = space.stored(&Volumes::new(info, rows, &prepared));

@@ -54,6 +54,8 @@ impl Cohort {
             self.file(&path)
         });
         self.table.cases.push(Case {
+            annotations: Vec::new(),
+            info: std::collections::BTreeMap::default(),
             id: id.into(),
             patient: format!("patient of {id}"),
             voxels: files[0].digest,

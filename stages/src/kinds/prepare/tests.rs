@@ -326,7 +326,7 @@ fn check_reference(cohort: &Cohort, expected: &Reference) {
 
 #[test]
 fn a_turned_case_comes_out_as_nibabel_and_scipy_make_it() {
-    let grid = turned([9, 8, 7], [1.0, 2.0, 0.5]);
+    let grid = turned([9, 8, 7], [1.0, 1.4, 0.5]);
     let mut blocks = Array3::zeros((9, 8, 7));
     blocks.slice_mut(s![2..6, 1..5, 2..4]).fill(7);
     blocks.slice_mut(s![6..8, 3..8, 3..7]).fill(1);
@@ -334,11 +334,11 @@ fn a_turned_case_comes_out_as_nibabel_and_scipy_make_it() {
     cohort.add("turned", &[&image(&grid, 5)], Some(&LabelMap::new(blocks, grid).expect("same shape")));
     let expected = Reference {
         id: "turned",
-        shape: [3, 14, 11],
-        voxels: [-3.163_866, 1.296_88, 0.267_975],
-        magnitudes: 363.149_40,
-        labels: &[(0, 381), (1, 47), (7, 34)],
-        centre: [0.913_58, 5.135_802, 6.481_481],
+        shape: [3, 10, 11],
+        voxels: [-3.041_055, 0.772_739, 0.256_675],
+        magnitudes: 258.235_87,
+        labels: &[(0, 271), (1, 33), (7, 26)],
+        centre: [0.932_203, 3.491_525, 6.355_932],
     };
     check_reference(&cohort, &expected);
 }
@@ -373,4 +373,61 @@ fn real_cases_come_out_as_nibabel_and_scipy_make_them() {
         cohort.add(expected.id, &[&image], Some(&label));
         check_reference(&cohort, &expected);
     }
+}
+
+#[test]
+fn a_data_set_has_one_scale_for_all_cases() {
+    let grid = Geometry::with_spacing([1, 1, 4], [1.0; 3]);
+    let mut cohort = Cohort::new();
+    for (id, values) in [("a", [-1000.0, 0.0, 10.0, 20.0]), ("b", [30.0, 40.0, 50.0, 3000.0])] {
+        let image = Image::from_vec(values.to_vec(), 1, grid).expect("four voxels");
+        cohort.add(id, &[&image], None);
+    }
+    let prepared = |params: Value| {
+        let volumes = crop(&cohort, params).load(&VOLUMES);
+        let of = |id: &str| volumes.image(id).expect("image").as_slice().to_vec();
+        (of("a"), of("b"))
+    };
+    let params = json!({ "clip": { "window": [0, 100] }, "normalize": "min-max", "figures": "dataset" });
+    assert_eq!(prepared(params), (vec![0.0, 0.0, 0.1, 0.2], vec![0.3, 0.4, 0.5, 1.0]));
+    // −1000, 0, 10, …, 50, 3000: the percentiles 1/7 and 6/7 are 0 and 50.
+    let params = json!({ "clip": { "percentiles": [100.0 / 7.0, 600.0 / 7.0] }, "figures": "dataset" });
+    let (a, b) = prepared(params);
+    let (mean, variance) = (25.0_f32, (2.0 * 625.0 + 225.0 + 25.0 + 25.0 + 225.0 + 2.0 * 625.0) / 8.0_f32);
+    for (found, value) in a.iter().chain(&b).zip([0.0, 0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 50.0]) {
+        assert!((found - (value - mean) / variance.sqrt()).abs() < 1e-5, "{a:?} {b:?}");
+    }
+    let (a, b) = prepared(json!({ "clip": { "window": [0, 100] }, "normalize": "none" }));
+    assert_eq!((a, b), (vec![0.0, 0.0, 10.0, 20.0], vec![30.0, 40.0, 50.0, 100.0]));
+}
+
+#[test]
+fn a_data_set_without_any_contrast_has_no_scale() {
+    let mut cohort = Cohort::new();
+    let grid = Geometry::with_spacing([1, 1, 2], [1.0; 3]);
+    cohort.add("a", &[&Image::from_vec(vec![7.0; 2], 1, grid).expect("two voxels")], None);
+    assert_eq!(
+        refusal(&cohort, json!({ "figures": "dataset" })),
+        "all images together hold nothing but 7 (clipped from 7 to 7), so there is no scale"
+    );
+}
+
+#[test]
+fn the_interpolation_reaches_the_volumes_and_their_record() {
+    let mut cohort = Cohort::new();
+    let grid = Geometry::with_spacing([1, 1, 4], [1.0; 3]);
+    let source = Image::from_vec(vec![0.0, 10.0, 20.0, 50.0], 1, grid).expect("four voxels");
+    cohort.add("a", &[&source], None);
+    let prepared = |how: &str| {
+        let params = json!({ "spacing_mm": [1, 1, 2], "interpolation": how, "normalize": "none" });
+        let volumes = crop(&cohort, params).load(&VOLUMES);
+        let transform = volumes.transform("a").expect("transform");
+        let image = volumes.image("a").expect("image");
+        assert_eq!(transform.apply_image(&source).expect("source grid"), image);
+        image.as_slice().to_vec()
+    };
+    assert_eq!(prepared("linear"), [5.0, 35.0]);
+    assert_eq!(prepared("nearest"), [10.0, 50.0]);
+    let cubic = prepared("cubic");
+    assert!(cubic != [5.0, 35.0] && cubic != [10.0, 50.0], "{cubic:?}");
 }

@@ -13,6 +13,8 @@ fn cohort(sizes: &[usize]) -> CaseTable {
             let id = format!("p{patient:04}_{number:02}");
             let digest = Digest::of_bytes(id.as_bytes());
             cases.push(Case {
+                annotations: Vec::new(),
+                info: std::collections::BTreeMap::default(),
                 patient: format!("p{patient:04}"),
                 class: None,
                 images: vec![FileRef { path: format!("imagesTr/{id}.nii.gz"), digest }],

@@ -19,7 +19,7 @@ HERE = pathlib.Path(__file__).parent
 RNG = np.random.default_rng(20261122)
 OUT = {
     "versions": {m.__name__: m.__version__ for m in (nib, np, scipy, skimage)},
-    "nifti": [], "orientation": [], "resample": [], "statistics": [],
+    "nifti": [], "orientation": [], "resample": [], "anisotropic": [], "statistics": [],
 }
 
 
@@ -139,6 +139,8 @@ for old, new in [((5, 6, 7), (8, 4, 7)), ((3, 1, 9), (7, 5, 2)), ((4, 5, 6), (4,
     nearest = label[np.ix_(*index)]
     OUT["resample"].append({
         "from": old, "to": new, "image": image.ravel().tolist(), "linear": linear.ravel().tolist(),
+        # Clipped to the range of the image, which is resize's default and what nnU-Net gets.
+        "cubic": resize(image.astype(np.float64), new, order=3, mode="edge", anti_aliasing=False).ravel().tolist(),
         "label": label.ravel().tolist(), "nearest": nearest.ravel().tolist(),
         "scipy_nearest": ndimage.zoom(label, np.array(new) / old, order=0, mode="nearest", grid_mode=True).ravel().tolist(),
     })
@@ -151,6 +153,26 @@ for n in [1, 2, 5, 24, 100]:
         "values": values.tolist(), "mean": v.mean(), "sd": v.std(),
         "p05_p995": np.percentile(v, [0.5, 99.5]).tolist(), "p10_p63": np.percentile(v, [10, 63]).tolist(),
         "nonzero_mean": nonzero.mean() if nonzero.size else 0.0, "nonzero_sd": nonzero.std() if nonzero.size else 0.0,
+    })
+
+# Thick slices: SciPy's spline within each slice, the nearest slice across, clipped to the range of the image.
+for old, old_mm, new_mm in [
+    ((5, 8, 9), (5.0, 1.0, 1.0), (2.0, 0.8, 1.3)),
+    ((9, 4, 8), (1.0, 4.0, 1.0), (1.2, 1.0, 0.9)),
+    ((7, 9, 12), (1.0, 1.0, 1.0), (1.0, 1.0, 3.5)),
+]:
+    image = RNG.normal(size=old).astype(np.float32) * 100
+    new = [int(round(n * a / b)) for n, a, b in zip(old, old_mm, new_mm)]
+    thick = int(np.argmax(old_mm if max(old_mm) > 3 * min(old_mm) else new_mm))
+    ratio = np.delete(np.array(new) / old, thick)
+    slices = np.moveaxis(image.astype(np.float64), thick, 0)
+    slices = np.stack([ndimage.zoom(s, ratio, order=3, mode="nearest", grid_mode=True) for s in slices])
+    n, m = old[thick], new[thick]
+    cubic = np.moveaxis(slices[((2 * np.arange(m) + 1) * n) // (2 * m)], 0, thick).clip(image.min(), image.max())
+    assert cubic.shape == tuple(new)
+    OUT["anisotropic"].append({
+        "from": old, "to": new, "from_mm": old_mm, "to_mm": new_mm,
+        "image": image.ravel().tolist(), "cubic": cubic.ravel().tolist(),
     })
 
 (HERE / "reference.json").write_text(json.dumps(OUT, separators=(",", ":")) + "\n")

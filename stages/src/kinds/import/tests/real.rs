@@ -61,16 +61,20 @@ fn a_dirty_download_is_reported_file_by_file() {
         [
             "Note imagesTr/.DS_Store hidden file Skipped",
             "Note imagesTr/._hippocampus_006.nii.gz AppleDouble file that macOS adds to `hippocampus_006.nii.gz` Skipped",
-            "Error labelsTr/hippocampus_010.nii.gz label without image",
+            "Error labelsTr/hippocampus_010.nii.gz label without image, voxel for voxel the label of case `hippocampus_011`",
             "Error imagesTr/hippocampus_011.nii.gz cannot be read",
             "Error labelsTr/hippocampus_014.nii.gz image is 40×50×39 but its mask is 94×512×512 (z×y×x) Excluded",
             "Error imagesTr/hippocampus_118.nii.gz image without label",
-            "Error labelsTr/hippocampus_281.nii.gz label without image",
+            "Error labelsTr/hippocampus_281.nii.gz label without image, voxel for voxel the label of case `hippocampus_014`",
         ]
     );
     check(
         &run,
-        "Error labelsTr/hippocampus_281.nii.gz label without image: 94×512×512 voxels of 5×0.734375×0.734375 mm (z×y×x) Excluded",
+        "Error labelsTr/hippocampus_010.nii.gz label without image, voxel for voxel the label of case `hippocampus_011`: 31×50×36 voxels of 1×1×1 mm (z×y×x) Excluded",
+    );
+    check(
+        &run,
+        "Error labelsTr/hippocampus_281.nii.gz label without image, voxel for voxel the label of case `hippocampus_014`: 94×512×512 voxels of 5×0.734375×0.734375 mm (z×y×x) Excluded",
     );
     assert_eq!(run.warnings.len(), 1);
     let error = import(true).expect_err("strict refuses").to_string();

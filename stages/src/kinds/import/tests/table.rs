@@ -122,8 +122,8 @@ fn what_is_wrong_with_a_row_or_its_files_is_told_and_the_rest_goes_on() {
         .run::<Import>(json!({ "from": listed.root(), "table": "cases.csv", "unlabelled": "keep" }), &[]);
     let run = run.expect("one case is sound");
     assert_eq!(ids(&run), ["good"]);
+    assert_eq!(run.load(&CASES).cases[0].info, [("age".to_owned(), "3".to_owned())].into());
     for expected in [
-        "Note cases.csv columns `age` are not used Kept",
         "Error nowhere.png is listed in cases.csv, but there is no such file Excluded",
         "Error cases.csv line 4: id `good` stands there twice; the first is used Skipped",
         "Error cases.csv line 5: id `../up` is no name of a file Skipped",
@@ -156,12 +156,62 @@ fn a_damaged_series_is_told_by_file_name_without_its_place() {
 }
 
 #[test]
+fn annotators_have_columns_of_their_own() {
+    let listed = Listed::new(
+        "id,image,label_Ann,label_bob,site\n\
+        both,ok.mha,ann.nii.gz,bob.nii.gz,Basel\n\
+        one,ok.mha,,bob.nii.gz,\n\
+        none,ok.mha,,,Bern\n\
+        lost,ok.mha,gone.nii.gz,bob.nii.gz,\n\
+        large,ok.mha,large.nii.gz,bob.nii.gz,\n",
+        &[("oblique.mha", "ok.mha")],
+    );
+    let grid =
+        *pipe_imaging::open::image(&listed.root().join("ok.mha"), pipe_imaging::open::Options::default())
+            .expect("reference")
+            .volume
+            .geometry();
+    let write = |name: &str, grid: Geometry, value: u8| {
+        let mut voxels = vec![0; grid.shape.voxels().expect("small")];
+        voxels[7] = value;
+        let label = LabelMap::from_vec(voxels, grid).expect("one label a voxel");
+        nifti::write_label(&listed.root().join(name), &label).expect("a label is written");
+    };
+    write("ann.nii.gz", grid, 1);
+    write("bob.nii.gz", grid, 3);
+    write("large.nii.gz", Geometry::with_spacing([2, 2, 3], [1.0; 3]), 1);
+    let run = listed.import().expect("two cases are sound");
+    let table = run.load(&CASES);
+    let told: Vec<_> = table
+        .cases
+        .iter()
+        .map(|case| {
+            let who: Vec<&str> = case.annotations.iter().map(|one| one.annotator.as_str()).collect();
+            (case.id.as_str(), who, case.info.get("site").map(String::as_str))
+        })
+        .collect();
+    assert_eq!(told, [("both", vec!["ann", "bob"], Some("Basel")), ("one", vec!["bob"], None)]);
+    let file = &table.cases[0].annotations[1].file;
+    assert_eq!(file.path, "bob.nii.gz");
+    assert_eq!(file.digest, hash_file(&listed.root().join("bob.nii.gz")).expect("the file is there"));
+    assert_eq!(table.cases[0].annotations[1].voxels, table.cases[1].annotations[0].voxels);
+    assert_ne!(table.cases[0].annotations[0].voxels, table.cases[0].annotations[1].voxels);
+    let values: Vec<u8> = table.dataset.labels.keys().copied().collect();
+    assert_eq!(values, [0, 1, 3]);
+    assert_eq!(findings(&run, "").len(), 3);
+    check(&run, "Error gone.nii.gz is listed in cases.csv, but there is no such file Excluded");
+    check(&run, "Error large.nii.gz image is 3×4×5 but its mask is 2×2×3 (z×y×x) Excluded");
+    assert!(findings(&run, "image without label")[0].starts_with("Error ok.mha image without label: 3×4×5"));
+}
+
+#[test]
 fn a_table_that_is_none_is_refused() {
     let refused = |table: &str| Listed::new(table, &[]).import().expect_err("no table").chain();
     assert!(
         refused("name,image\n").contains("`cases.csv` has no column `id`; its columns are `name`, `image`")
     );
     assert!(refused("id,image\na,b,c\n").contains("`cases.csv` is no table: "));
+    assert!(refused("id,image,site,site\n").contains("`cases.csv` has two columns `site`"));
     let told = problems::<Import>(json!({ "from": "x", "table": "../cases.csv" }));
     assert_eq!(told[0].message, "`../cases.csv` is no path below `from`");
     let told = problems::<Import>(json!({ "from": "phantom", "table": "cases.csv" }));

@@ -1,0 +1,123 @@
+//! A MedMNIST archive becomes a folder of images, one a case, with class and official split. Judges no voxel.
+
+use super::layout::{Candidate, Layout};
+use super::{Params, hashed};
+use crate::artifacts::{Dataset, DatasetInfo, FileRef};
+use crate::context::ExternalFiles;
+use crate::error::StageError;
+use fs_err as fs;
+use pipe_imaging::npz::{self, Archive, Split};
+use pipe_imaging::{Geometry, LabelMap, nifti};
+use std::collections::BTreeMap;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+/// The column that says which official split an image belongs to.
+const SPLIT: &str = "split";
+
+/// The largest image of an archive, in voxels.
+const MAX_VOXELS: usize = 1 << 24;
+
+/// Where the archive lies.
+pub(super) fn find(params: &Params, name: &str, files: &ExternalFiles) -> Result<PathBuf, StageError> {
+    if files.files.iter().any(|file| file.path == name) {
+        return Ok(files.root.join(name));
+    }
+    Err(StageError::Data(format!("`{}` holds no archive `{name}`", params.from)))
+}
+
+/// Writes every image below `root`: `uint8`, as PNG, or as NIfTI where it has slices. Holds one image at a time.
+///
+/// Cases are called `train_00000` and so on, by their place in the archive. `classes` are names; without, a class is its
+/// number.
+pub(super) fn unpack(
+    archive: &Path,
+    classes: &[String],
+    root: &Path,
+) -> Result<(Layout, ExternalFiles), StageError> {
+    let reading = "reading the archive";
+    let mut open = Archive::open(archive, MAX_VOXELS).map_err(StageError::inner(reading))?;
+    let folder = root.join(Dataset::IMAGES);
+    fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
+    let mut listed = Vec::new();
+    for split in open.splits.clone() {
+        if let Some(class) =
+            split.labels.iter().find(|&&class| !classes.is_empty() && usize::from(class) >= classes.len())
+        {
+            return Err(StageError::Data(format!(
+                "`{}` has class {class}, but `classes` names {} of them, from 0",
+                split.name,
+                classes.len()
+            )));
+        }
+        let extension = if split.shape[0] == 1 { "png" } else { "nii.gz" };
+        let path = |index: usize| format!("{}/{}_{index:05}.{extension}", Dataset::IMAGES, split.name);
+        open.for_each_image(&split, |index, voxels| write(&root.join(path(index)), &split, voxels))
+            .map_err(|unpacking: Unpacking| unpacking.into_stage_error(reading))?;
+        listed.extend(split.labels.iter().enumerate().map(|(index, &class)| {
+            let name = classes.get(usize::from(class)).cloned();
+            (
+                format!("{}_{index:05}", split.name),
+                path(index),
+                name.unwrap_or_else(|| class.to_string()),
+                split.name,
+            )
+        }));
+    }
+    let files = hashed(root, listed.iter().map(|(_, path, _, _)| path.clone()).collect())?;
+    let candidates = listed.into_iter().zip(&files.files).map(|((id, path, class, split), file)| Candidate {
+        id,
+        image: Some(FileRef { path, digest: file.digest }),
+        class: Some(class),
+        info: BTreeMap::from([(SPLIT.to_owned(), split.to_owned())]),
+        ..Candidate::default()
+    });
+    let mut candidates: Vec<Candidate> = candidates.collect();
+    candidates.sort_by(|one, other| one.id.cmp(&other.id));
+    let name = archive.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let dataset = DatasetInfo { name, ..DatasetInfo::default() };
+    Ok((Layout { dataset, labels_known: false, candidates, findings: Vec::new() }, files))
+}
+
+/// What can go wrong between an archive and a folder.
+enum Unpacking {
+    Reading(npz::Error),
+    Writing(StageError),
+}
+
+impl From<npz::Error> for Unpacking {
+    fn from(error: npz::Error) -> Self {
+        Self::Reading(error)
+    }
+}
+
+impl Unpacking {
+    fn into_stage_error(self, reading: &'static str) -> StageError {
+        match self {
+            Self::Reading(error) => StageError::inner(reading)(error),
+            Self::Writing(error) => error,
+        }
+    }
+}
+
+fn write(path: &Path, split: &Split, voxels: &[u8]) -> Result<(), Unpacking> {
+    let writing = "writing an image of the archive";
+    let [z, y, x] = split.shape;
+    if z > 1 {
+        let geometry = Geometry::with_spacing(split.shape, [1.0; 3]);
+        let volume = LabelMap::from_vec(voxels.to_vec(), geometry).map_err(StageError::inner(writing));
+        return volume
+            .and_then(|volume| nifti::write_label(path, &volume).map_err(StageError::inner(writing)))
+            .map_err(Unpacking::Writing);
+    }
+    let attempt = || {
+        let file = fs::File::create(path).map_err(StageError::io("create", path))?;
+        let mut encoder = png::Encoder::new(BufWriter::new(file), x as u32, y as u32);
+        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_depth(png::BitDepth::Eight);
+        let mut writer = encoder.write_header().map_err(StageError::inner(writing))?;
+        writer.write_image_data(voxels).map_err(StageError::inner(writing))?;
+        writer.finish().map_err(StageError::inner(writing))
+    };
+    attempt().map_err(Unpacking::Writing)
+}
