@@ -49,6 +49,20 @@ pub fn volume_difference(counts: &Counts) -> f64 {
     }
 }
 
+/// Volume similarity `1 − |prediction − reference| / (prediction + reference)`, 0 to 1, whatever the overlap; NaN when the
+/// label is in neither map. Source: Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", BMC Medical
+/// Imaging 15 (2015).
+pub fn volume_similarity(counts: &Counts) -> f64 {
+    let (reference, prediction) = (counts.reference(), counts.prediction());
+    let both = reference + prediction;
+    if both == 0 { f64::NAN } else { 1.0 - reference.abs_diff(prediction) as f64 / both as f64 }
+}
+
+/// Signed volume error `prediction − reference` in millilitres: positive when too much was predicted. Always defined.
+pub fn volume_error_ml(counts: &Counts, voxel_ml: f64) -> f64 {
+    (counts.prediction() as f64 - counts.reference() as f64) * voxel_ml
+}
+
 fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { f64::NAN } else { part as f64 / whole as f64 }
 }
