@@ -7,6 +7,7 @@ mod collect;
 mod crash;
 mod data;
 mod errors;
+mod evaluate;
 mod faults;
 mod golden;
 mod hermetic;

@@ -4,6 +4,7 @@ mod cache;
 mod check;
 mod diff;
 mod doctor;
+mod evaluate;
 mod graph;
 mod history;
 mod lock;
@@ -57,6 +58,7 @@ enum Command {
     Stages(stages::StagesArgs),
     Schema(schema::SchemaArgs),
     Check(check::CheckArgs),
+    Evaluate(evaluate::EvaluateArgs),
     Doctor(doctor::DoctorArgs),
     Gc(cache::GcArgs),
     Cache(cache::CacheArgs),
@@ -159,6 +161,7 @@ pub fn main() -> u8 {
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Gc(args) => cache::collect(&args),
         Command::Cache(args) => cache::run(&args),

@@ -18,8 +18,9 @@ pub(crate) struct StagesArgs {
 
 pub(crate) fn run(args: &StagesArgs) -> Result<u8, CliError> {
     let Some(kind) = &args.kind else {
+        let width = STAGES.iter().map(|stage| stage.kind().len()).max().unwrap_or_default();
         for stage in STAGES {
-            console::data_line(format!("{:<12} {}", stage.kind(), stage.summary()));
+            console::data_line(format!("{:<width$}  {}", stage.kind(), stage.summary()));
         }
         console::hint("\n`pipe stages KIND` describes the parameters of one.");
         return Ok(OK);

@@ -28,29 +28,92 @@ pub struct MetricRow {
     pub metric: String,
     /// `None` where the metric is undefined, as Dice is when neither map has the label.
     pub value: Option<f64>,
+    /// The rule for empty masks decided the value, or that there is none.
+    pub by_rule: bool,
 }
 
 /// What was scored, how, with what, and the distribution of every metric over the cases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsSummary {
-    /// `test`, `validation` or `all`.
+    /// `test`, `validation`, `all` or, for folders, `folder`.
     pub part: String,
     /// Folds whose validation cases are included; empty for `test`.
     pub folds: Vec<usize>,
     /// Cases that were predicted.
     pub cases: usize,
+    /// Patients of the scored cases: intervals are over them.
+    pub patients: usize,
     /// Predicted cases without a reference: they enter no figure.
     pub without_reference: Vec<String>,
     /// Mean over the foreground labels of the mean Dice over cases; `null` where no label has a defined Dice.
     pub mean_foreground_dice: Option<f64>,
+    pub mean_foreground_dice_interval: Option<Interval>,
+    pub labels: Vec<LabelPresence>,
     pub metrics: Vec<MetricSummary>,
+    /// This evaluation against the baseline's, one row a label and metric; empty without a baseline.
+    pub comparison: Vec<ComparisonRow>,
+    /// What decides the figures besides the masks; a baseline must share it.
+    pub rules: Rules,
     /// What each figure means, and how undefined values are treated.
     pub definitions: BTreeMap<String, String>,
-    pub prediction: PredictionFacts,
+    /// `null` for folders: who made them is not known.
+    pub prediction: Option<PredictionFacts>,
 }
 
-/// The distribution over cases of one metric of one label. Figures are `null` where too few values are defined.
+/// Names and numbers of the rules by which everything was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rules {
+    /// Whose surfaces and distances.
+    pub definition: String,
+    /// Of NSD, by label.
+    pub tolerance_mm: BTreeMap<String, f64>,
+    /// The distance where one map has the label and the other does not.
+    pub empty: String,
+    /// The value where neither has it.
+    pub absent: String,
+    /// Neighbours of a voxel within a lesion: 6 or 26.
+    pub connectivity: String,
+    /// The share of a lesion that must be covered.
+    pub lesion_overlap: f64,
+    /// Of the intervals, e.g. 0.95.
+    pub confidence: f64,
+    pub resamples: usize,
+}
+
+/// In how many cases a label is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelPresence {
+    pub label: u8,
+    pub name: String,
+    pub in_both: usize,
+    /// In the reference only.
+    pub missed: usize,
+    /// In the prediction only.
+    pub spurious: usize,
+    pub absent: usize,
+}
+
+/// A range that holds the true mean with about the probability of [`Rules::confidence`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Interval {
+    /// `None` where an end is infinite: there is no number for it.
+    pub(crate) fn finite(interval: Option<pipe_metrics::bootstrap::Interval>) -> Option<Self> {
+        let interval = interval.filter(|interval| interval.low.is_finite() && interval.high.is_finite())?;
+        Some(Self { low: interval.low, high: interval.high })
+    }
+}
+
+/// The distribution over cases of one metric of one label. Figures are `null` where too few values are defined, and where
+/// they are infinite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricSummary {
@@ -61,7 +124,11 @@ pub struct MetricSummary {
     pub n: usize,
     /// Cases in which it is not; they enter no figure.
     pub undefined: usize,
+    /// Cases in which the rule for empty masks decided, undefined ones included.
+    pub by_rule: usize,
     pub mean: Option<f64>,
+    /// Of the mean, from a bootstrap over patients.
+    pub interval: Option<Interval>,
     /// Sample standard deviation (divided by n − 1).
     pub sd: Option<f64>,
     pub min: Option<f64>,
@@ -69,6 +136,35 @@ pub struct MetricSummary {
     pub median: Option<f64>,
     pub q3: Option<f64>,
     pub max: Option<f64>,
+}
+
+/// One metric of one label compared patient by patient. Differences are this evaluation minus the baseline; figures are
+/// `null` where undefined or infinite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComparisonRow {
+    pub label: u8,
+    pub name: String,
+    pub metric: String,
+    pub patients: usize,
+    /// Patients for whom the metric is undefined on one side at least.
+    pub undefined: usize,
+    pub better: usize,
+    pub worse: usize,
+    pub equal: usize,
+    pub mean_difference: Option<f64>,
+    pub interval: Option<Interval>,
+    pub median_difference: Option<f64>,
+    /// Two-sided, Wilcoxon's signed-rank test; not corrected for the number of rows.
+    pub p_wilcoxon: Option<f64>,
+    /// Whether `p_wilcoxon` counts all signs; otherwise it is the normal approximation.
+    pub exact: bool,
+    /// Two-sided, from the bootstrap of the mean difference.
+    pub p_bootstrap: Option<f64>,
+    /// Effect size, −1 to 1; above 0 where differences are above 0.
+    pub rank_biserial: Option<f64>,
+    /// Effect size, the mean difference in units of its standard deviation.
+    pub cohens_dz: Option<f64>,
 }
 
 /// How the predictions were made.
@@ -102,11 +198,11 @@ pub struct RuntimeFact {
 
 const ROWS: &str = "metrics.csv";
 const SUMMARY: &str = "summary.json";
-const COLUMNS: [&str; 6] = ["case", "patient", "label", "name", "metric", "value"];
+const COLUMNS: [&str; 7] = ["case", "patient", "label", "name", "metric", "value", "by_rule"];
 
 impl Artifact for Metrics {
     const TYPE: &'static str = "metrics";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         Ok(Self { rows: read_rows(&dir.join(ROWS))?, summary: read_json(&dir.join(SUMMARY))? })

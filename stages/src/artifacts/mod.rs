@@ -2,6 +2,7 @@
 
 pub mod case_table;
 pub mod check_table;
+pub mod class_metrics;
 pub mod dataset;
 pub mod duplicate_table;
 pub mod files;

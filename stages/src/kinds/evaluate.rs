@@ -1,12 +1,21 @@
 //! Predicts cases that the networks were not trained on, and scores them in the space of the source images.
 
 mod choice;
+mod compare;
+pub mod folders;
+mod params;
 mod score;
+mod scoring;
+mod summary;
+pub mod words;
 
 use self::choice::{Job, choose};
-use self::score::LabelCounts;
-use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::metrics::{MemberFact, Metrics, PredictionFacts};
+pub use self::params::{EvaluatedPart, Params};
+use self::score::TargetScore;
+pub use self::scoring::{Scoring, Target};
+use self::summary::{Case, Origin};
+use crate::artifact::{In, InOptional, Out, Ports, Resources};
+use crate::artifacts::metrics::{MemberFact, Metrics, PredictionFacts, Rules};
 use crate::artifacts::predictions::{PredictionRow, Predictions};
 use crate::artifacts::predictor::{Member, Predictor, Task};
 use crate::artifacts::{FileRef, FoldTable, VolumeRow, Volumes};
@@ -15,11 +24,14 @@ use crate::error::StageError;
 use crate::kinds::inference::{Inference, load_runtime, runtime_fact};
 use crate::stage::{ParamProblem, Stage};
 use pipe_cache::Digest;
+use pipe_imaging::open::{self, Options};
 use pipe_imaging::transform::Transform;
-use pipe_imaging::{LabelMap, digest, nifti};
+use pipe_imaging::{digest, nifti};
+pub use pipe_metrics::bootstrap::Bootstrap;
+use pipe_metrics::segmentation::Metric;
 use rayon::prelude::*;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,76 +40,23 @@ pub struct Evaluate;
 pub const MODEL: In<Predictor> = In::new("model");
 pub const VOLUMES: In<Volumes> = In::new("volumes");
 pub const SPLIT: In<FoldTable> = In::new("split");
+/// Another evaluation of the same cases, to compare with.
+pub const BASELINE: InOptional<Metrics> = InOptional::new("baseline");
 pub const METRICS: Out<Metrics> = Out::new("metrics");
 pub const PREDICTIONS: Out<Predictions> = Out::new("predictions");
 
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Params {
-    /// Which cases are predicted.
-    pub part: EvaluatedPart,
-    /// Only the validation cases of this fold; with `part: validation`.
-    pub fold: Option<usize>,
-    /// Also predict every mirrored form of an image and average the logits: 4 (2D) or 8 (3D) times the work.
-    pub mirror: bool,
-    /// Share of a patch that its neighbour covers too, from 0 to below 1, where an image is larger than the patch.
-    pub overlap: f64,
-}
-
-impl Default for Params {
-    fn default() -> Self {
-        Self { part: EvaluatedPart::Test, fold: None, mirror: false, overlap: 0.5 }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum EvaluatedPart {
-    /// The test cases, by every member.
-    Test,
-    /// The validation cases of the folds that members left out in training, each only by members that left it out.
-    Validation,
-    /// Both.
-    All,
-}
-
-impl EvaluatedPart {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Test => "test",
-            Self::Validation => "validation",
-            Self::All => "all",
-        }
-    }
-}
-
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Predicts held-out cases with ONNX Runtime and scores them against the source labels, in their space.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
-        let mut problems = Vec::new();
-        if let Some(fold) = params.fold.filter(|_| params.part != EvaluatedPart::Validation) {
-            problems.push(ParamProblem {
-                parameter: "fold",
-                message: format!("fold {fold} has no meaning with `part: {}`", params.part.name()),
-                help: "remove it, or use `part: validation`".into(),
-            });
-        }
-        if !(0.0..1.0).contains(&params.overlap) {
-            problems.push(ParamProblem {
-                parameter: "overlap",
-                message: format!("{} is no share of a patch", params.overlap),
-                help: "use a number from 0 to below 1, such as 0.5".into(),
-            });
-        }
-        problems
+        params.check()
     }
 
     fn declare(_: &Params, ports: &mut Ports) {
-        ports.reads(&MODEL).reads(&VOLUMES).reads(&SPLIT);
+        ports.reads(&MODEL).reads(&VOLUMES).reads(&SPLIT).reads_optional(&BASELINE);
         ports.writes(&METRICS).writes(&PREDICTIONS).needs(Resources::PARALLEL);
     }
 
@@ -105,6 +64,8 @@ impl Stage for Evaluate {
         let (predictor, volumes) = (context.read(&MODEL)?, context.read(&VOLUMES)?);
         let jobs = choose(params, &context.read(&SPLIT)?, &predictor, &volumes)?;
         check_task(&predictor.task, &volumes, &jobs)?;
+        let scoring = params.scoring();
+        let targets = scoring.targets(&predictor.task.labels).map_err(StageError::Data)?;
         let runtime = runtime_fact(load_runtime(context)?);
         let inference = Inference::new(&predictor, params.mirror, params.overlap);
         let root = context.output_dir(&PREDICTIONS)?;
@@ -116,8 +77,10 @@ impl Stage for Evaluate {
             inference,
             root,
             context,
+            scoring: &scoring,
+            targets: &targets,
         };
-        let counts = worker.run_all(&jobs)?;
+        let scores = worker.run_all(&jobs)?;
 
         let member = |member: &Member| MemberFact {
             name: member.card.name.clone(),
@@ -130,7 +93,23 @@ impl Stage for Evaluate {
             overlap: params.overlap,
             runtime,
         };
-        let metrics = score::metrics(params.part, &jobs, &counts, &predictor.task, facts);
+        let folds: BTreeSet<usize> = jobs.iter().filter_map(|job| job.fold).collect();
+        let origin = Origin {
+            part: params.part.name().into(),
+            folds: folds.into_iter().collect(),
+            prediction: Some(facts),
+        };
+        let case = |(job, scores): (&Job, Option<Vec<TargetScore>>)| Case {
+            id: job.row.id.clone(),
+            patient: job.row.patient.clone(),
+            scores,
+        };
+        let cases: Vec<Case> = jobs.iter().zip(scores).map(case).collect();
+        let mut metrics = summary::metrics(&cases, &targets, &scoring, origin);
+        if let Some(baseline) = context.read_optional(&BASELINE)? {
+            metrics.summary.comparison =
+                compare::compare(&metrics, &baseline, &scoring).map_err(StageError::Data)?;
+        }
         report(&metrics, context);
         context.write(&METRICS, &metrics)?;
         let rows = jobs.iter().map(|job| prediction_row(job, &predictor)).collect();
@@ -173,9 +152,11 @@ struct Worker<'a> {
     /// Where predictions go.
     root: &'a Path,
     context: &'a StageContext,
+    scoring: &'a Scoring,
+    targets: &'a [Target],
 }
 
-/// All that the prediction and the counts of one case depend on.
+/// All that the prediction of one case depends on.
 #[derive(Serialize)]
 struct ItemKey<'a> {
     id: &'a str,
@@ -184,32 +165,41 @@ struct ItemKey<'a> {
     labels: Vec<u8>,
     image: String,
     transform: &'a Transform,
-    reference: Option<Digest>,
     mirror: bool,
     overlap: f64,
     runtime: &'a str,
 }
 
+/// All that the scores of one case depend on: other metrics need no other prediction.
+#[derive(Serialize)]
+struct ScoreKey<'a> {
+    prediction: &'a ItemKey<'a>,
+    reference: Digest,
+    metrics: &'a [Metric],
+    rules: Rules,
+    targets: &'a [Target],
+}
+
 impl Worker<'_> {
-    /// The counts of every case in the order of `jobs`; `None` for those without a reference.
-    fn run_all(&self, jobs: &[Job]) -> Result<Vec<Option<LabelCounts>>, StageError> {
+    /// The scores of every case in the order of `jobs`; `None` for those without a reference.
+    fn run_all(&self, jobs: &[Job]) -> Result<Vec<Option<Vec<TargetScore>>>, StageError> {
         let done = AtomicUsize::new(0);
         let run = |job: &Job| {
             let id = &job.row.id;
-            let counts = self.run(job).map_err(|error| match error {
+            let scores = self.run(job).map_err(|error| match error {
                 StageError::Interrupted => error,
                 error => StageError::inner(format!("evaluating case `{id}`"))(error),
             })?;
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             self.context.progress(done, jobs.len(), "cases", id.as_str());
-            Ok(counts)
+            Ok(scores)
         };
         // One by one: a case is long, and neighbours in the list may differ much in size.
         jobs.par_iter().with_max_len(1).map(run).collect()
     }
 
     /// Predicts and scores one case, unless that was done before.
-    fn run(&self, job: &Job) -> Result<Option<LabelCounts>, StageError> {
+    fn run(&self, job: &Job) -> Result<Option<Vec<TargetScore>>, StageError> {
         let row = job.row;
         let (image, transform) = (self.volumes.image(&row.id)?, self.volumes.transform(&row.id)?);
         let card = |&index: &usize| {
@@ -222,24 +212,36 @@ impl Worker<'_> {
             labels: self.predictor.task.labels.keys().copied().collect(),
             image: digest::image_digest(&image).to_string(),
             transform: &transform,
-            reference: row.label.as_ref().map(|file| file.digest),
             mirror: self.params.mirror,
             overlap: self.params.overlap,
             runtime: self.runtime,
         };
-        self.context.memo(&key, self.root, |dir| {
+        let () = self.context.memo(&key, self.root, |dir| {
             let prediction = self.inference.labels(&image, &transform, &job.members)?;
             let path = dir.join(Predictions::file_name(&row.id));
-            nifti::write_label(&path, &prediction).map_err(StageError::inner("writing the prediction"))?;
-            row.label.as_ref().map(|file| self.score(file, &prediction)).transpose()
-        })
+            nifti::write_label(&path, &prediction).map_err(StageError::inner("writing the prediction"))
+        })?;
+        let Some(file) = &row.label else { return Ok(None) };
+        let key = ScoreKey {
+            prediction: &key,
+            reference: file.digest,
+            metrics: &self.scoring.metrics,
+            rules: self.scoring.rules(self.targets),
+            targets: self.targets,
+        };
+        self.context.memo(&key, self.root, |_| self.score(file, &row.id)).map(Some)
     }
 
-    fn score(&self, file: &FileRef, prediction: &LabelMap) -> Result<LabelCounts, StageError> {
+    fn score(&self, file: &FileRef, id: &str) -> Result<Vec<TargetScore>, StageError> {
+        // What others will read, not what is in memory.
+        let prediction = nifti::read_label(&self.root.join(Predictions::file_name(id)))
+            .map_err(StageError::inner("reading the prediction"))?;
         let path = self.context.source(&file.digest)?;
-        let reference =
-            nifti::read_label(&path).map_err(StageError::inner(format!("reading `{}`", file.path)))?;
-        score::count(&reference, prediction, &self.predictor.task.labels)
+        let reference = open::label(&path, Options::default())
+            .map_err(StageError::inner(format!("reading `{}`", file.path)))?
+            .volume;
+        let labels = &self.predictor.task.labels;
+        score::score_case(&reference, &prediction, Some(labels), self.targets, self.scoring)
             .map_err(|problem| StageError::Data(format!("`{}` {problem}", file.path)))
     }
 }

@@ -6,6 +6,7 @@ pub mod dedup;
 pub mod downsample;
 pub mod ensemble;
 pub mod evaluate;
+pub mod evaluate_classes;
 pub mod export;
 pub mod import;
 pub(crate) mod inference;

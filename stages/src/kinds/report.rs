@@ -1,5 +1,6 @@
 //! Puts scores, data and training curves on one page for people. Computes no score of its own.
 
+mod comparison;
 mod curves;
 mod data;
 mod figures;
@@ -44,7 +45,7 @@ struct Content {
 
 impl Stage for Report {
     const KIND: &'static str = "report";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Writes one self-contained HTML page: scores, what the data are, and how training went.";
     type Params = Params;

@@ -1,4 +1,5 @@
 mod refusals;
+mod scoring;
 
 use super::*;
 use crate::artifacts::Part;
@@ -6,7 +7,7 @@ use crate::kinds::inference::testing::{
     Cohort, TestCase, above, labels, predictor, row_case, two_labels, unet, voxelwise,
 };
 use crate::testing::{TestRun, TestSpace};
-use pipe_imaging::{Affine, Geometry, Image, crop};
+use pipe_imaging::{Affine, Geometry, Image, LabelMap, crop};
 use pipe_metrics::confusion::Confusion;
 use pipe_metrics::overlap;
 use pipe_nn::Dims;
@@ -106,7 +107,7 @@ fn scores_equal_the_case_worked_by_hand() {
     {
         assert_eq!(value(&metrics, "a", 1, metric), Some(expected), "{metric}");
     }
-    assert_eq!(metrics.rows.len(), 4, "background is not scored");
+    assert_eq!(metrics.rows.len(), 8, "background is not scored");
     assert_eq!(metrics.summary.mean_foreground_dice, Some(4.0 / 6.0));
     assert_eq!(run.facts["mean_dice"], 4.0 / 6.0);
 }
@@ -139,9 +140,9 @@ fn undefined_values_enter_no_figure_and_are_counted() {
     assert_eq!(figures("dice"), (3, 1, Some(2.0 / 9.0), Some(0.0)));
     assert_eq!(figures("precision"), (2, 2, Some(0.5), Some(0.5)));
     assert_eq!(figures("recall"), (2, 2, Some(0.25), Some(0.25)));
-    assert!(summary.definitions["dice"].contains("Undefined when neither"));
+    assert!(summary.definitions["empty_masks"].contains("without a formula are undefined"));
     let csv = fs_err::read_to_string(run.dir("metrics").join("metrics.csv")).expect("the table is there");
-    assert!(csv.contains("absent,patient of absent,1,body,dice,\n"), "{csv}");
+    assert!(csv.contains("absent,patient of absent,1,body,dice,,true\n"), "{csv}");
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn slices_and_volumes_vote_together() {
     let space = TestSpace::new();
     let cohort = Cohort::new(&space, &two_labels(), &[oblong_case("a", Part::Test, 1)], prepared);
     let run = evaluate(&space, &cohort, &exported(&space, &[(Dims::Two, 1), (Dims::Three, 2)]), json!({}));
-    assert_eq!(run.load(&METRICS).summary.prediction.members.len(), 2);
+    assert_eq!(run.load(&METRICS).summary.prediction.expect("networks did it").members.len(), 2);
     assert_eq!(run.load(&PREDICTIONS).rows[0].members, "models[0]; models[1]");
 }
 
@@ -302,14 +303,21 @@ fn only_cases_that_changed_are_predicted_again() {
     let params = || json!({});
     let cohort = Cohort::plain(&space, &names, &cases(0.0));
     let first = evaluate(&space, &cohort, &model, params());
-    assert_eq!(first.memo_misses, 3);
+    // Each case is predicted and scored, both on their own.
+    assert_eq!(first.memo_misses, 3 + 3);
     let again = evaluate(&space, &cohort, &model, params());
     assert_eq!(again.memo_misses, 0);
     for port in ["metrics", "predictions"] {
         assert_eq!(first.content(port), again.content(port), "{port}");
     }
     let changed = Cohort::plain(&space, &names, &cases(0.25));
-    assert_eq!(evaluate(&space, &changed, &model, params()).memo_misses, 1);
+    assert_eq!(evaluate(&space, &changed, &model, params()).memo_misses, 1 + 1);
+    let monai = json!({ "definition": "monai" });
+    assert_eq!(
+        evaluate(&space, &changed, &model, monai).memo_misses,
+        3,
+        "only scores depend on the definition"
+    );
 
     let mut more = Vec::from(cases(0.25));
     more.push(row_case("d", Part::Test, &[0.0, 1.0], Some(&[0, 1])));
@@ -317,15 +325,15 @@ fn only_cases_that_changed_are_predicted_again() {
     let more = Cohort::plain(&space, &names, &more);
     assert_eq!(
         evaluate(&space, &more, &model, params()).memo_misses,
-        2,
+        1 + 1,
         "one case is new, one lost its reference"
     );
 
     for params in [json!({ "mirror": true }), json!({ "overlap": 0.25 })] {
-        assert_eq!(evaluate(&space, &more, &model, params).memo_misses, 4);
+        assert_eq!(evaluate(&space, &more, &model, params).memo_misses, 4 + 3);
     }
     let other = predictor(&space, &names, vec![above(&space, 0.5, 0), above(&space, 0.625, 0)]);
-    assert_eq!(evaluate(&space, &more, &other, json!({})).memo_misses, 4);
+    assert_eq!(evaluate(&space, &more, &other, json!({})).memo_misses, 4 + 3);
 }
 
 #[test]

@@ -17,7 +17,7 @@ pub enum PatientRule {
 
 impl PatientRule {
     /// The patient of a case, or why its name does not tell.
-    pub(super) fn patient(self, id: &str) -> Result<String, String> {
+    pub(crate) fn patient(self, id: &str) -> Result<String, String> {
         match self {
             Self::EachCase => Ok(id.to_owned()),
             Self::IdPairs => pair(id),

@@ -82,6 +82,11 @@ pub(super) fn metric_name(metric: &str) -> String {
         "iou" => "IoU".into(),
         "precision" => "Precision".into(),
         "recall" => "Recall".into(),
+        "nsd" => "NSD".into(),
+        "hd_mm" => "HD (mm)".into(),
+        "hd95_mm" => "HD95 (mm)".into(),
+        "assd_mm" => "ASSD (mm)".into(),
+        "volume_error_ml" => "volume error (ml)".into(),
         other => match other.strip_suffix("_mm") {
             Some(length) => format!("{} (mm)", length.replace('_', " ")),
             None => other.replace('_', " "),

@@ -8,7 +8,7 @@ use crate::artifacts::metrics::PredictionFacts;
 pub(super) fn section(summary: &MetricsSummary) -> Element {
     let section = element("section").with("id", "method").child(element("h2").text("Method"));
     let section = section.child(element("h3").text("Definitions")).child(definitions(summary));
-    section.children(prediction(&summary.prediction))
+    section.children(summary.prediction.iter().flat_map(prediction))
 }
 
 /// The metrics first, then what holds for all of them.

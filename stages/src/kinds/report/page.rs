@@ -63,9 +63,10 @@ fn title(content: &Content) -> &str {
 /// What was done, in one sentence.
 fn lead(content: &Content) -> String {
     let summary = &content.metrics.summary;
-    let networks = match summary.prediction.members.len() {
-        1 => "one network".into(),
-        number => format!("an ensemble of {number} networks"),
+    let networks = match summary.prediction.as_ref().map(|prediction| prediction.members.len()) {
+        None => "unnamed networks".into(),
+        Some(1) => "one network".into(),
+        Some(number) => format!("an ensemble of {number} networks"),
     };
     format!(
         "Segmentation of {} by {networks}, scored against reference labels.",

@@ -1,9 +1,11 @@
 //! The section with the scores: the mean, every case of every label, the figures, and the lowest cases.
 
-use super::figures::{count, decimals, fixed, metric_name, optional};
+use super::comparison;
+use super::figures::{count, decimals, fixed, metric_name, optional, percent};
 use super::markup::{Element, caption, element, name, number, prose, table};
 use super::scale::Range;
 use super::strip::{self, Axis, NARROW, Row, WIDE};
+use crate::artifacts::metrics::{Interval, LabelPresence};
 use crate::artifacts::{Inspection, MetricRow, MetricSummary, Metrics, MetricsSummary};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,9 @@ pub(super) fn section(metrics: &Metrics, inspection: Option<&Inspection>) -> Ele
     });
     if !summary.metrics.is_empty() {
         section = section.child(element("h3").text("Figures over the cases")).child(figures(summary));
+        section = section.child(intervals_note(summary)).children(comparison::section(summary));
     }
+    section = section.children(presence(summary));
     section = section.children(undefined(&metrics.rows));
     let others: Vec<Element> =
         names.into_iter().filter_map(|metric| strips(metrics, metric, NARROW)).collect();
@@ -67,8 +71,12 @@ fn score(metrics: &Metrics) -> Element {
         ),
     };
     let block = element("div").class("score").child(big);
-    let block =
-        block.child(element("p").class("what").text("mean foreground Dice")).child(element("p").text(scored));
+    let block = block.child(element("p").class("what").text("mean foreground Dice"));
+    let interval = summary.mean_foreground_dice_interval.as_ref().map(|range| {
+        let percent = percent(summary.rules.confidence);
+        element("p").class("what").text(format!("{percent} interval {}", span(range, 3)))
+    });
+    let block = block.children(interval).child(element("p").text(scored));
     if summary.without_reference.is_empty() {
         return block;
     }
@@ -134,8 +142,10 @@ fn is_distance(metric: &str) -> bool {
 
 /// All figures of the summary, metric by metric.
 fn figures(summary: &MetricsSummary) -> Element {
-    let columns = ["Label", "#n", "#Undefined", "#Mean", "#SD", "#Min", "#Q1", "#Median", "#Q3", "#Max"]
-        .map(String::from);
+    let interval = format!("#{} interval", percent(summary.rules.confidence));
+    let columns =
+        ["Label", "#n", "#Undefined", "#Mean", &interval, "#SD", "#Min", "#Q1", "#Median", "#Q3", "#Max"]
+            .map(String::from);
     let bodies = metric_names(summary).into_iter().map(|metric| {
         let own = || summary.metrics.iter().filter(|row| row.metric == metric);
         let decimals = decimals(own().filter_map(|row| row.max));
@@ -148,12 +158,60 @@ fn figures(summary: &MetricsSummary) -> Element {
 }
 
 fn figures_row(row: &MetricSummary, decimals: usize) -> Element {
-    let values = [row.mean, row.sd, row.min, row.q1, row.median, row.q3, row.max];
+    let cell = |value| number("td", optional(value, decimals));
     element("tr")
         .child(element("th").with("scope", "row").child(name(&row.name)))
         .child(number("td", row.n.to_string()))
         .child(number("td", row.undefined.to_string()))
-        .children(values.map(|value| number("td", optional(value, decimals))))
+        .child(cell(row.mean))
+        .child(number("td", row.interval.as_ref().map_or_else(|| "–".into(), |range| span(range, decimals))))
+        .children([row.sd, row.min, row.q1, row.median, row.q3, row.max].map(cell))
+}
+
+/// `0.861 to 0.903`: a dash would read as a minus.
+pub(super) fn span(range: &Interval, decimals: usize) -> String {
+    format!("{} to {}", fixed(range.low, decimals), fixed(range.high, decimals))
+}
+
+fn intervals_note(summary: &MetricsSummary) -> Element {
+    let text = format!(
+        "Intervals are of the mean, from {} bootstrap samples of {}.",
+        summary.rules.resamples,
+        count(summary.patients, "patient", "patients")
+    );
+    element("p").class("note").text(text)
+}
+
+/// How often a label was missed or made up, and how often the rule for that decided. Nothing where no mask is empty.
+fn presence(summary: &MetricsSummary) -> Vec<Element> {
+    let labels: Vec<_> =
+        summary.labels.iter().filter(|label| label.missed + label.spurious + label.absent > 0).collect();
+    if labels.is_empty() {
+        return Vec::new();
+    }
+    let row = |label: &&LabelPresence| {
+        let by_rule = |metric: &&MetricSummary| metric.label == label.label && metric.by_rule > 0;
+        let rules = summary.metrics.iter().filter(by_rule);
+        let rules: Vec<String> =
+            rules.map(|metric| format!("{} {}", metric_name(&metric.metric), metric.by_rule)).collect();
+        element("tr")
+            .child(element("th").with("scope", "row").child(name(&label.name)))
+            .children(
+                [label.in_both, label.missed, label.spurious, label.absent]
+                    .map(|cases| number("td", cases.to_string())),
+            )
+            .child(element("td").text(rules.join(", ")))
+    };
+    let columns =
+        ["Label", "#In both", "#Missed", "#Made up", "#In neither", "Values by rule"].map(String::from);
+    vec![
+        element("h3").text("Empty masks"),
+        table(&columns, [element("tbody").children(labels.iter().map(row))]),
+        element("p").class("note").text(format!(
+            "Where only one map has a label, distances are `{}`; where neither has it, values without a formula are `{}`.",
+            summary.rules.empty, summary.rules.absent
+        )),
+    ]
 }
 
 /// Names the undefined values of Dice, which no figure shows. Nothing when there are none.

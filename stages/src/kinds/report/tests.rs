@@ -1,7 +1,9 @@
+mod statistics;
+
 use super::*;
 use crate::artifacts::inspection::{CaseRow, InspectionSummary, LabelRow, LabelSummary, Outlier};
 use crate::artifacts::metrics::{
-    MemberFact, MetricRow, MetricSummary, MetricsSummary, PredictionFacts, RuntimeFact,
+    Interval, MemberFact, MetricRow, MetricSummary, MetricsSummary, PredictionFacts, Rules, RuntimeFact,
 };
 use crate::artifacts::training_log::{EpochRow, LabelDiceRow};
 use crate::artifacts::{Advice, Distribution};
@@ -30,6 +32,7 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
                 name: (*name).into(),
                 metric: metric.clone(),
                 value: defined(*value),
+                by_rule: value.is_nan(),
             });
         }
         let Summary { count, undefined, mean, sd, min, q1, median, q3, max } = Summary::of(values);
@@ -39,7 +42,9 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
             metric,
             n: count,
             undefined,
+            by_rule: undefined,
             mean: defined(mean),
+            interval: defined(mean).map(|mean| Interval { low: mean - 0.125, high: mean + 0.0625 }),
             sd: defined(sd),
             min: defined(min),
             q1: defined(q1),
@@ -54,14 +59,28 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
         part: "test".into(),
         folds: Vec::new(),
         cases: labels[0].1.len(),
+        patients: labels[0].1.len().div_ceil(2),
         without_reference: Vec::new(),
         mean_foreground_dice: defined(Summary::of(&means).mean),
+        mean_foreground_dice_interval: Some(Interval { low: 0.25, high: 0.75 }),
+        labels: Vec::new(),
         metrics: summaries,
+        comparison: Vec::new(),
+        rules: Rules {
+            definition: "deepmind".into(),
+            tolerance_mm: BTreeMap::new(),
+            empty: "worst".into(),
+            absent: "undefined".into(),
+            connectivity: "26".into(),
+            lesion_overlap: 0.0,
+            confidence: 0.9,
+            resamples: 300,
+        },
         definitions: BTreeMap::from([
             ("dice".into(), "2·TP / (2·TP + FP + FN).".into()),
             ("space".into(), "The grid of the source.".into()),
         ]),
-        prediction: PredictionFacts {
+        prediction: Some(PredictionFacts {
             members: [("onnx[fold=0]", 1.0), ("onnx[fold=1]", 3.0)].map(member).into(),
             mirror: false,
             overlap: 0.5,
@@ -70,7 +89,7 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
                 version: "1.2.3".into(),
                 build: "a build".into(),
             },
-        },
+        }),
     };
     Metrics { rows, summary }
 }
@@ -242,8 +261,32 @@ fn the_figures_are_those_of_the_metrics() {
         rows(&page, "Figures"),
         [
             vec!["Dice"],
-            vec!["left", "3", "0", "0.750", "0.250", "0.500", "0.625", "0.750", "0.875", "1.000"],
-            vec!["right", "2", "1", "0.750", "0.177", "0.625", "0.688", "0.750", "0.812", "0.875"],
+            vec![
+                "left",
+                "3",
+                "0",
+                "0.750",
+                "0.625 to 0.812",
+                "0.250",
+                "0.500",
+                "0.625",
+                "0.750",
+                "0.875",
+                "1.000"
+            ],
+            vec![
+                "right",
+                "2",
+                "1",
+                "0.750",
+                "0.625 to 0.812",
+                "0.177",
+                "0.625",
+                "0.688",
+                "0.750",
+                "0.812",
+                "0.875"
+            ],
         ]
     );
     assert!(text(page.root()).contains("3 cases of 2 patients: the test set"), "{}", text(page.root()));
@@ -435,9 +478,9 @@ fn hostile_text_is_only_text() {
     let summary = &mut metrics.summary;
     (summary.part, summary.without_reference) = (HOSTILE.into(), vec![HOSTILE.into()]);
     summary.definitions.insert(HOSTILE.into(), HOSTILE.into());
-    summary.prediction.members[0].name = HOSTILE.into();
-    summary.prediction.runtime =
-        RuntimeFact { name: HOSTILE.into(), version: HOSTILE.into(), build: HOSTILE.into() };
+    let prediction = summary.prediction.as_mut().expect("networks did it");
+    prediction.members[0].name = HOSTILE.into();
+    prediction.runtime = RuntimeFact { name: HOSTILE.into(), version: HOSTILE.into(), build: HOSTILE.into() };
     let mut inspection = inspection();
     for row in &mut inspection.cases {
         (row.case, row.orientation, row.dtype, row.outlier) =

@@ -66,7 +66,7 @@ fn a_reference_that_cannot_be_compared_is_refused_by_name() {
     let label = |values: &[u8], spacing_mm: [f64; 3]| {
         LabelMap::from_vec(values.to_vec(), grid(values.len(), spacing_mm)).expect("sizes agree")
     };
-    check(label(&[0, 7], [1.0; 3]), "has the value 7 but the model knows 0 background, 1 body");
+    check(label(&[0, 7], [1.0; 3]), "has the value 7 but the labels are 0 background, 1 body");
     check(
         label(&[0, 1, 0], [1.0; 3]),
         "cannot be compared with the prediction: image is 1×1×2 but its mask is 1×1×3 (z×y×x)",
@@ -113,4 +113,14 @@ fn parameters_that_cannot_work_are_told_before_anything_runs() {
     assert!(names(json!({ "part": "validation", "fold": 0 })).is_empty());
     assert_eq!(names(json!({ "fold": 0 })), ["fold"]);
     assert_eq!(names(json!({ "part": "all", "fold": 0, "overlap": 1.0 })), ["fold", "overlap"]);
+    assert_eq!(names(json!({ "metrics": [] })), ["metrics"]);
+    assert_eq!(names(json!({ "metrics": ["dice", "dice"] })), ["metrics"]);
+    assert_eq!(names(json!({ "definition": "medpy" })), ["metrics"], "it has no NSD");
+    assert!(names(json!({ "definition": "medpy", "metrics": ["dice", "hd95_mm"] })).is_empty());
+    let lengths = json!({ "tolerance_mm": -1.0, "tolerances_mm": { "body": -1.0 } });
+    assert_eq!(names(lengths), ["tolerance_mm", "tolerances_mm"]);
+    assert_eq!(names(json!({ "empty": "library", "absent": "perfect" })), ["absent"]);
+    assert_eq!(names(json!({ "groups": { "all": [] } })), ["groups"]);
+    let shares = json!({ "lesion_overlap": 1.5, "confidence": 1.0, "resamples": 10 });
+    assert_eq!(names(shares), ["lesion_overlap", "confidence", "resamples"]);
 }
