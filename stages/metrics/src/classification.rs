@@ -153,19 +153,26 @@ impl Probabilities {
         if positives == 0.0 { f64::NAN } else { area / positives }
     }
 
-    /// False positive rate (x) and true positive rate (y) of one class from the strictest threshold to the loosest.
+    /// False positive rate (x) and true positive rate (y) of one class from the strictest threshold to the loosest. Empty
+    /// without cases of both kinds.
     pub fn roc_curve(&self, class: usize) -> Vec<CurvePoint> {
         let steps = self.steps(class, &self.once());
         let Some(&(_, positives, negatives)) = steps.last() else { return Vec::new() };
+        if positives * negatives == 0.0 {
+            return Vec::new();
+        }
         let start = CurvePoint { threshold: f64::INFINITY, x: 0.0, y: 0.0 };
         let point = |(threshold, yes, no)| CurvePoint { threshold, x: no / negatives, y: yes / positives };
         std::iter::once(start).chain(steps.into_iter().map(point)).collect()
     }
 
-    /// Recall (x) and precision (y) of one class from the strictest threshold to the loosest.
+    /// Recall (x) and precision (y) of one class from the strictest threshold to the loosest. Empty without cases of it.
     pub fn pr_curve(&self, class: usize) -> Vec<CurvePoint> {
         let steps = self.steps(class, &self.once());
         let Some(&(_, positives, _)) = steps.last() else { return Vec::new() };
+        if positives == 0.0 {
+            return Vec::new();
+        }
         let point = |(threshold, yes, no)| CurvePoint { threshold, x: yes / positives, y: yes / (yes + no) };
         steps.into_iter().map(point).collect()
     }

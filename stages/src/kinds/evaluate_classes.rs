@@ -190,11 +190,7 @@ fn measure(table: &Table, params: &Params) -> ClassMetrics {
                 x,
                 y,
             };
-            of(class)
-                .into_iter()
-                .filter(|point| !(point.x.is_nan() || point.y.is_nan()))
-                .map(row)
-                .collect::<Vec<_>>()
+            of(class).into_iter().map(row).collect::<Vec<_>>()
         };
         table.classes.iter().enumerate().flat_map(class).collect()
     };

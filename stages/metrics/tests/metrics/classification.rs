@@ -84,6 +84,8 @@ fn a_case_worked_by_hand() {
 fn what_cannot_be_ranked_is_undefined() {
     let found = binary(&[0.9, 0.6], &[1, 1]);
     assert!(found.auc_roc(1, &found.once()).is_nan() && found.auc_pr(0, &found.once()).is_nan());
+    assert!(found.roc_curve(1).is_empty() && found.roc_curve(0).is_empty() && found.pr_curve(0).is_empty());
+    assert_eq!(found.pr_curve(1).len(), 2);
     assert_eq!(found.decisions(&found.once()).mcc(), 0.0);
     let none = [0, 0];
     let decisions = found.decisions(&none);
