@@ -121,7 +121,7 @@ impl Stage for EvaluateClasses {
 /// A figure by name, of one class or of all, from how often each case counts.
 type Figure<'a> = (&'static str, Option<usize>, Box<dyn Fn(&[u32]) -> f64 + 'a>);
 
-fn figures<'a>(found: &'a Probabilities, bins: usize) -> Vec<Figure<'a>> {
+fn figures(found: &Probabilities, bins: usize) -> Vec<Figure<'_>> {
     let classes = found.classes();
     let mut figures: Vec<Figure> = vec![
         ("accuracy", None, Box::new(|times| found.decisions(times).accuracy())),

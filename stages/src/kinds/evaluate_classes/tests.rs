@@ -85,7 +85,7 @@ fn a_table_may_lie_outside_of_the_pipeline() {
 fn tables_that_cannot_be_scored_are_refused_by_case() {
     #[track_caller]
     fn check(table: &str, expected: &str) {
-        let error = evaluate(&TestSpace::new(), table, json!({})).err().expect("refused");
+        let error = evaluate(&TestSpace::new(), table, json!({})).expect_err("refused");
         assert_eq!(error, format!("`/probabilities.csv` {expected}"));
     }
     check("case,x,y\na,1,0\n", "has no column `truth`; its columns are case, x, y");

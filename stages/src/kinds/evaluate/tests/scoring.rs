@@ -150,7 +150,7 @@ fn what_cannot_be_paired_is_refused() {
     let baseline = run(&space, WORSE, json!({ "metrics": ["dice"] }));
     let text =
         against(&space, GOOD, baseline.dir("metrics"), json!({ "metrics": ["dice"], "tolerance_mm": 2.0 }));
-    let text = text.err().expect("other rules");
+    let text = text.expect_err("other rules");
     assert!(text.starts_with("the baseline was measured by other rules: {"), "{text}");
 
     let cohort = Cohort::plain(&space, &two_labels(), &cases(GOOD)[..3]);
@@ -158,7 +158,7 @@ fn what_cannot_be_paired_is_refused() {
     let fewer = evaluate(&space, &cohort, &model, json!({ "metrics": ["dice"] }));
     let text = against(&space, GOOD, fewer.dir("metrics"), json!({ "metrics": ["dice"] }));
     assert_eq!(
-        text.err().expect("a case is missing"),
+        text.expect_err("a case is missing"),
         "case `c_1` is scored in this evaluation but not in the baseline: a paired comparison needs the same cases in both"
     );
 }
