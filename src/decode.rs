@@ -3,7 +3,7 @@
 
 use crate::problem::did_you_mean;
 use crate::yaml::{Key, Node, NodeId, Scalar, ScalarKind, Value};
-use serde::de::value::StrDeserializer;
+use serde::de::value::{MapDeserializer, StrDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess,
 };
@@ -229,10 +229,7 @@ impl<'de> Deserializer<'de> for Decoder<'_> {
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
         self.note(match &self.node.value {
-            Value::Scalar(scalar) => {
-                let unit: StrDeserializer<DecodeError> = scalar.text.as_str().into_deserializer();
-                visitor.visit_enum(unit)
-            }
+            Value::Scalar(scalar) => visitor.visit_enum(Word { text: &scalar.text }),
             Value::Map(pairs) if pairs.len() == 1 => {
                 visitor.visit_enum(Variant { name: &pairs[0].0, content: self.at(&pairs[0].1) })
             }
@@ -306,6 +303,44 @@ impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
     }
 }
 
+/// A choice by its name alone; what has parameters takes their defaults.
+struct Word<'a> {
+    text: &'a str,
+}
+
+impl<'de> EnumAccess<'de> for Word<'_> {
+    type Error = DecodeError;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+        let name: StrDeserializer<DecodeError> = self.text.into_deserializer();
+        Ok((seed.deserialize(name)?, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for Word<'_> {
+    type Error = DecodeError;
+
+    fn unit_variant(self) -> Result<(), DecodeError> {
+        Ok(())
+    }
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+        let nothing = MapDeserializer::<_, DecodeError>::new(std::iter::empty::<(&str, &str)>());
+        let needs = |error: DecodeError| DecodeError(format!("`{}` needs parameters: {error}", self.text));
+        seed.deserialize(nothing).map_err(needs)
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, DecodeError> {
+        Err(DecodeError(format!("`{}` needs a list", self.text)))
+    }
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        visitor.visit_map(MapDeserializer::<_, DecodeError>::new(std::iter::empty::<(&str, &str)>()))
+    }
+}
+
 impl<'de> VariantAccess<'de> for Decoder<'_> {
     type Error = DecodeError;
 
@@ -351,6 +386,12 @@ mod tests {
         #[default]
         EachCase,
         Prefix(String),
+        Sized(Size),
+    }
+    #[derive(Debug, Deserialize, PartialEq, Default)]
+    #[serde(deny_unknown_fields, default)]
+    struct Size {
+        width: u32,
     }
     #[derive(Debug, Deserialize, PartialEq)]
     #[serde(untagged)]
@@ -394,6 +435,17 @@ mod tests {
         assert_eq!(params.unwrap(), expected);
         let params = decode("{ folds: 1, rate: ~, mode: { prefix: ab }, free: [a, b] }").unwrap();
         assert_eq!((params.rate, params.mode), (None, Mode::Prefix("ab".into())));
+    }
+
+    #[test]
+    fn a_choice_by_its_name_alone_has_its_defaults() {
+        let mode = |text: &str| decode(&format!("{{ folds: 1, mode: {text} }}")).map(|params| params.mode);
+        assert_eq!(mode("sized").unwrap(), Mode::Sized(Size { width: 0 }));
+        assert_eq!(mode("{ sized: {} }").unwrap(), Mode::Sized(Size { width: 0 }));
+        assert_eq!(mode("{ sized: { width: 3 } }").unwrap(), Mode::Sized(Size { width: 3 }));
+        let (message, place) = mode("prefix").unwrap_err();
+        assert!(message.contains("`prefix` needs parameters"), "{message}");
+        assert!(place.starts_with("prefix"), "{place}");
     }
 
     #[test]

@@ -46,6 +46,10 @@ fn describe(stage: &dyn AnyStage) -> String {
         let default = match &property["default"] {
             _ if required.contains(&name.as_str()) => "required".to_owned(),
             Value::Null => "optional".to_owned(),
+            // A choice with all of its parameters: its name stands for them.
+            Value::Object(choice) if choice.len() == 1 && choice.values().all(Value::is_object) => {
+                format!("default {}", choice.keys().next().map_or("none", String::as_str))
+            }
             value => format!("default {value}"),
         };
         let _ = writeln!(text, "  {name}: {} ({default})", type_of(property, &schema));

@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::NnError;
 use crate::optimizer::Moments;
-use crate::train::EpochRow;
+use crate::progress::{EpochRow, LayerRow};
 use crate::weights::{Parameter, Parameters, read_tensors, write_tensors};
 
 const FILE: &str = "checkpoint.safetensors";
 const METADATA: &str = "training";
 /// Bumped when the layout of the file changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Left free on the disk beside a checkpoint, in bytes: others write too.
+const SPARE: u64 = 64 << 20;
 
 /// All that a resumed training needs; everything but tensors is in the file's metadata.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,7 @@ pub(crate) struct Position {
     pub(crate) seconds: f64,
     pub(crate) best_epoch: Option<usize>,
     pub(crate) log: Vec<EpochRow>,
+    pub(crate) layers: Vec<LayerRow>,
 }
 
 impl Position {
@@ -49,6 +52,7 @@ impl Position {
             seconds: 0.0,
             best_epoch: None,
             log: Vec::new(),
+            layers: Vec::new(),
         }
     }
 }
@@ -58,6 +62,8 @@ pub(crate) struct Checkpoint {
     pub(crate) position: Position,
     pub(crate) parameters: Parameters,
     pub(crate) best: Option<Parameters>,
+    /// Running mean of the parameters.
+    pub(crate) average: Option<Parameters>,
     /// In the order of `parameters`, internal layout.
     pub(crate) moments: Vec<Moments>,
 }
@@ -66,7 +72,11 @@ impl Checkpoint {
     /// Replaces the checkpoint in `directory`: a reader sees the old one or the new one, whole.
     pub(crate) fn save(&self, directory: &Path) -> Result<(), NnError> {
         let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::new();
-        for (prefix, parameters) in [("parameter", Some(&self.parameters)), ("best", self.best.as_ref())] {
+        for (prefix, parameters) in [
+            ("parameter", Some(&self.parameters)),
+            ("best", self.best.as_ref()),
+            ("average", self.average.as_ref()),
+        ] {
             for entry in parameters.into_iter().flat_map(Parameters::iter) {
                 tensors.push((format!("{prefix}/{}", entry.name), &entry.shape, &entry.values));
             }
@@ -81,14 +91,17 @@ impl Checkpoint {
         let path = directory.join(FILE);
         let temporary = directory.join(format!("{FILE}.{}.tmp", std::process::id()));
         let write = || {
-            std::fs::create_dir_all(directory)?;
+            remove_leftovers(directory)?;
             let mut file = std::fs::File::create(&temporary)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             // Rename last: a reader must never see a half-written checkpoint.
             std::fs::rename(&temporary, &path)
         };
-        write().map_err(|source| NnError::Io { action: "write checkpoint", path: path.clone(), source })
+        let io = |source| NnError::Io { action: "write checkpoint", path: path.clone(), source };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        check_space(directory, bytes.len() as u64)?;
+        write().map_err(io)
     }
 
     /// Reads the checkpoint of `run` from `directory`; `None` where there is none.
@@ -118,6 +131,7 @@ impl Checkpoint {
             entries.collect()
         };
         let (parameters, best) = (Parameters::new(group("parameter/")), Parameters::new(group("best/")));
+        let average = Some(Parameters::new(group("average/"))).filter(|average| average.iter().count() > 0);
         let (first, second) = (Parameters::new(group("first/")), Parameters::new(group("second/")));
         let mut moments = Vec::new();
         for entry in parameters.iter() {
@@ -131,8 +145,34 @@ impl Checkpoint {
             );
         }
         let best = position.best_epoch.is_some().then_some(best);
-        Ok(Some(Self { position, parameters, best, moments }))
+        Ok(Some(Self { position, parameters, best, average, moments }))
     }
+}
+
+/// Removes files that a killed process was writing. One process at a time has the directory.
+fn remove_leftovers(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(FILE) && name.ends_with(".tmp") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Checks that a file of `needed` bytes fits beside the one it replaces.
+fn check_space(directory: &Path, needed: u64) -> Result<(), NnError> {
+    let Ok(disk) = rustix::fs::statvfs(directory) else {
+        // A file system that does not tell: the write itself will.
+        return Ok(());
+    };
+    let available = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if available >= needed.saturating_add(SPARE) {
+        return Ok(());
+    }
+    Err(NnError::DiskFull { path: directory.to_owned(), needed: needed.saturating_add(SPARE), available })
 }
 
 fn check_origin(position: &Position, run: &str, path: PathBuf) -> Result<(), NnError> {
@@ -149,4 +189,30 @@ fn check_origin(position: &Position, run: &str, path: PathBuf) -> Result<(), NnE
         None => "it has another number of cases".to_owned(),
     };
     Err(NnError::ForeignCheckpoint { path, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_that_does_not_fit_the_disk_is_refused_before_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        check_space(directory.path(), 1).unwrap();
+        let text = check_space(directory.path(), u64::MAX / 2).unwrap_err().to_string();
+        assert!(text.contains("MiB are needed for a checkpoint") && text.contains("free"), "{text}");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["checkpoint.safetensors", "checkpoint.safetensors.17.tmp", "notes.tmp"] {
+            std::fs::write(directory.path().join(name), "x").unwrap();
+        }
+        remove_leftovers(directory.path()).unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["checkpoint.safetensors", "notes.tmp"]);
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::NnError;
 use crate::loss::IGNORE;
-use crate::network::Network;
+use crate::network::{Network, Task};
 
 /// One labelled image. Intensities should be normalised (z-score): padding is 0.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Case {
     pub shape: [usize; 3],
     /// `[channels, z, y, x]`, finite.
     pub image: Arc<[f32]>,
-    /// `[z, y, x]`; below the number of classes, or [`IGNORE`].
+    /// `[z, y, x]`, or one value for the class of the whole image; below the number of classes, or [`IGNORE`].
     pub label: Arc<[u8]>,
 }
 
@@ -99,8 +99,14 @@ fn check(case: &Case, network: &Network) -> Result<(), NnError> {
         let found = case.image.len();
         return fail(format!("image has {found} values, expected {channels} channels of {z}×{y}×{x}"));
     }
-    if case.label.len() != voxels {
-        return fail(format!("label has {} values, expected {z}×{y}×{x}", case.label.len()));
+    match network.task {
+        Task::Segmentation if case.label.len() != voxels => {
+            return fail(format!("label has {} values, expected {z}×{y}×{x}", case.label.len()));
+        }
+        Task::Classification if case.label.len() != 1 => {
+            return fail(format!("label has {} values, expected the class of the image", case.label.len()));
+        }
+        _ => {}
     }
     if let Some(place) = case.image.iter().position(|value| !value.is_finite()) {
         return fail(format!("image value {place} is {}", case.image[place]));

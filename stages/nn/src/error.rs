@@ -22,9 +22,18 @@ pub enum NnError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The loss is NaN or infinite; the parameters of that step are not kept.
-    #[error("loss is {loss} in epoch {epoch}, step {step} (cases {})", cases.join(", "))]
-    Diverged { loss: f32, epoch: usize, step: usize, cases: Vec<String> },
+    /// Loss or gradient are no numbers, or beyond all bounds; the parameters of that step are not kept.
+    #[error(
+        "the training diverged in epoch {epoch}, step {step}: loss {loss}, gradient norm {gradient_norm} (cases {}); \
+         look at these cases, or try a smaller learning rate or `clip`",
+        cases.join(", ")
+    )]
+    Diverged { loss: f32, gradient_norm: f64, epoch: usize, step: usize, cases: Vec<String> },
+    /// A checkpoint would not fit.
+    #[error(
+        "{} is full: {} MiB are needed for a checkpoint, {} MiB are free", path.display(), needed >> 20, available >> 20
+    )]
+    DiskFull { path: PathBuf, needed: u64, available: u64 },
     /// `should_stop` asked to end; the checkpoint, if one was asked for, is written.
     #[error("training interrupted in epoch {epoch} after step {step}")]
     Interrupted { epoch: usize, step: usize },

@@ -6,17 +6,20 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `unet` → `network` | a configuration, compiled to a layer graph of plain data |
-//! | `model`, `weights`, `layout`, `init` | the graph with values; parameters in the layout of PyTorch |
+//! | `architecture` (`unet`, `classifier`) → `network` | a name with parameters, compiled to a layer graph of plain data |
+//! | `model`, `pass`, `weights`, `layout`, `init` | the graph with values; parameters in the layout of PyTorch |
 //! | `backend`, `kernels` | the operations over dfdx's tape, and their fused CPU forms |
 //! | `data`, `batch`, `augment`, `rng` | cases, and the samples cut out of them |
 //! | `loss`, `optimizer`, `schedule` | what is minimised, and how |
-//! | `train`, `validate`, `checkpoint` | the loop, its metric, its state on disk |
+//! | `config`, `train`, `step`, `validate`, `progress`, `checkpoint` | the loop, its scores, its state on disk |
 
+mod architecture;
 mod augment;
 mod backend;
 mod batch;
 mod checkpoint;
+mod classifier;
+mod config;
 mod data;
 mod error;
 mod geometry;
@@ -27,26 +30,39 @@ mod loss;
 mod model;
 mod network;
 mod optimizer;
+mod pass;
+mod progress;
 mod rng;
 mod schedule;
+mod step;
 mod train;
 mod unet;
 mod validate;
 mod weights;
+mod words;
 
-pub use augment::Augmentation;
+pub use architecture::{Architecture, Io};
+pub use augment::{Augment, Random};
 pub use backend::{Act, Backend, CpuBackend, Flat, Labels, Recorder, Reference, Rows};
+pub use classifier::{Classifier, Linear};
+pub use config::{EarlyStopping, Penalty, TrainConfig};
 pub use data::{Case, CaseSource, LoadError};
 pub use error::NnError;
 pub use geometry::{Geometry, Window};
+pub use init::Initialization;
 pub use kernels::Isa;
-pub use loss::{IGNORE, LossConfig};
+pub use loss::{
+    Bce, CrossEntropy, Dice, DiceCe, Focal, IGNORE, Loss, LossTerms, Mse, RegionTerm, Tversky, VoxelTerm,
+};
 pub use model::{Derivatives, Model};
-pub use network::{Dims, Network, Node, NodeId, Op, ParameterId, ParameterSpec, Role};
-pub use optimizer::Optimizer;
-pub use schedule::Schedule;
-pub use train::{EpochRow, Progress, TrainConfig, Trained, train, train_on};
-pub use unet::UNetConfig;
+pub use network::{
+    Activation, Dims, Network, Node, NodeId, Norm, Op, ParameterId, ParameterSpec, Role, Task,
+};
+pub use optimizer::{Adam, Clip, Optimizer, Rmsprop, Sgd};
+pub use progress::{EpochRow, LayerRow, Progress, Quantity, Score, Trained, Validation};
+pub use schedule::{Clock, Constant, Cosine, Exponential, OneCycle, Plateau, Poly, Schedule, Step, Warmup};
+pub use train::{TrainJob, train, train_on};
+pub use unet::{Down, Encoder, UNet, Up};
 pub use weights::{Parameter, Parameters};
 
 /// Version of dfdx that networks train with: the one that the workspace pins.

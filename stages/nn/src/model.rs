@@ -4,8 +4,10 @@ use dfdx::prelude::*;
 
 use crate::backend::{Act, Backend, CpuBackend, Flat, Labels, Recorder};
 use crate::geometry::Geometry;
-use crate::loss::LossConfig;
-use crate::network::{Network, Op, ParameterId};
+use crate::init::Initialization;
+use crate::loss::LossTerms;
+use crate::network::{Network, NodeId, Norm, Op, ParameterId, Task};
+use crate::pass::TrainingPass;
 use crate::weights::{Parameter, Parameters};
 use crate::{NnError, init, layout};
 
@@ -30,8 +32,8 @@ pub struct Model<B: Backend = CpuBackend> {
 
 impl<B: Backend> Model<B> {
     /// A model with start values drawn from `seed`: the same seed gives the same bits.
-    pub fn new(backend: B, network: Network, seed: u64) -> Self {
-        let values = init::initial_values(&network, seed);
+    pub fn new(backend: B, network: Network, how: Initialization, seed: u64) -> Self {
+        let values = init::initial_values(&network, how, seed);
         Self::from_values(backend, network, &values)
     }
 
@@ -59,6 +61,36 @@ impl<B: Backend> Model<B> {
         &self.network
     }
 
+    /// Takes over the values that `start` has under the same name and shape; returns the names of the others.
+    ///
+    /// # Errors
+    /// [`NnError::Parameter`] when there is none at all: then they are those of another network.
+    pub(crate) fn take_over(&mut self, start: &Parameters) -> Result<Vec<String>, NnError> {
+        let mut fresh = Vec::new();
+        for (spec, tensor) in self.network.parameters.iter().zip(&mut self.parameters) {
+            match start.get(&spec.name).filter(|(shape, _)| *shape == spec.shape) {
+                Some((_, values)) => {
+                    let values = layout::to_internal(spec, values);
+                    let count = values.len();
+                    *tensor = self.backend.device().tensor_from_vec(values, (count,));
+                }
+                None => fresh.push(spec.name.clone()),
+            }
+        }
+        if fresh.len() < self.network.parameters.len() {
+            return Ok(fresh);
+        }
+        let name = fresh.swap_remove(0);
+        let problem =
+            "is not among the start values in that shape, nor is any other of the network".to_owned();
+        Err(NnError::Parameter { name, problem })
+    }
+
+    /// The same network with other values, which share no memory with these.
+    pub(crate) fn with_values(&self, parameters: Vec<Flat<B::Device>>) -> Self {
+        Self { backend: self.backend.clone(), network: self.network.clone(), parameters }
+    }
+
     /// Where the model runs.
     pub fn backend(&self) -> &B {
         &self.backend
@@ -79,7 +111,7 @@ impl<B: Backend> Model<B> {
         Parameters::new(entries.collect())
     }
 
-    /// Logits `[n, classes, z, y, x]` of `input`: `[n, in_channels, z, y, x]`; `geometry` holds n and z, y, x. A 2D
+    /// Logits `[n, classes, z, y, x]`, for whole images `[n, classes]`, of `input`: `[n, in_channels, z, y, x]`; `geometry` holds n and z, y, x. A 2D
     /// network takes `[n, in_channels, y, x]` as depth 1.
     ///
     /// # Errors
@@ -87,10 +119,12 @@ impl<B: Backend> Model<B> {
     pub fn forward(&self, input: &[f32], geometry: Geometry) -> Result<Vec<f32>, NnError> {
         let input = self.checked_input(input, geometry, false)?;
         let logits = self.run(&mut NoneTape, input);
-        Ok(channels_first(&self.backend.read(&logits), geometry, logits.channels))
+        Ok(channels_first(&self.backend.read(&logits), logits.geometry, logits.channels))
     }
 
-    /// Loss and derivatives of one batch; `input` as for [`Model::forward`], `labels`: `[n, z, y, x]`.
+    /// Loss and derivatives of one batch; `input` as for [`Model::forward`], `labels`: `[n, z, y, x]`, for whole images
+    /// `[n]`. With `training`, batch normalisation is by the batch and coarser outputs count, but nothing is drawn at
+    /// random; without, the network is the one that predicts.
     ///
     /// # Errors
     /// Those of [`Model::forward`]; [`NnError::Device`].
@@ -99,26 +133,65 @@ impl<B: Backend> Model<B> {
         input: &[f32],
         labels: &Labels,
         geometry: Geometry,
-        loss: &LossConfig,
+        terms: &LossTerms,
+        training: bool,
     ) -> Result<Derivatives, NnError> {
         let input = self.checked_input(input, geometry, true)?;
-        if labels.len() != geometry.rows() {
-            let (found, expected) = (vec![labels.len()], vec![geometry.rows()]);
+        let expected = self.output_geometry(geometry).rows();
+        if labels.len() != expected {
+            let (found, expected) = (vec![labels.len()], vec![expected]);
             return Err(NnError::Shape { what: "labels (values)".to_owned(), found, expected });
         }
         let mut tape = OwnedTape::default();
-        let logits = self.run(&mut tape, input.clone());
-        let values = channels_first(&self.backend.read(&logits), geometry, logits.channels);
-        let loss = self.backend.dice_ce(tape, &logits, labels, loss);
+        let mut pass = TrainingPass::without_draws();
+        let outputs = if training {
+            self.run_training(&mut tape, input.clone(), &mut pass)
+        } else {
+            vec![self.run(&mut tape, input.clone())]
+        };
+        let logits = &outputs[0];
+        let values = channels_first(&self.backend.read(logits), logits.geometry, logits.channels);
+        let loss = self.total_loss(tape, &outputs, labels, terms);
         let value = loss.as_vec()[0];
         let gradients = loss.try_backward().map_err(|error| NnError::device("going back", error))?;
         let input_gradient = self.backend.gradient(&input, &gradients);
+        let parameters = self.network.parameters.iter().zip(&self.parameters).map(|(spec, tensor)| {
+            if spec.role.is_trained() { gradients.get(tensor).as_vec() } else { vec![0.0; spec.len()] }
+        });
         Ok(Derivatives {
             logits: values,
             loss: value,
             input: channels_first(&input_gradient, geometry, self.network.in_channels),
-            parameters: self.named(self.parameters.iter().map(|tensor| gradients.get(tensor).as_vec())),
+            parameters: self.named(parameters),
         })
+    }
+
+    /// The loss of the output, and of coarser ones at half the weight of the one before each; the weights add up to 1.
+    pub(crate) fn total_loss<T: Recorder<B::Device>>(
+        &self,
+        tape: T,
+        outputs: &[Act<B::Value>],
+        labels: &Labels,
+        terms: &LossTerms,
+    ) -> Tensor<(), f32, B::Device, T> {
+        let weight = |index: usize| 0.5_f32.powi(i32::try_from(index).expect("few outputs"));
+        let all: f32 = (0..outputs.len()).map(weight).sum();
+        let fine = outputs[0].geometry;
+        let mut total = self.backend.loss(tape, &outputs[0], labels, terms) * (1.0 / all);
+        for (index, output) in outputs.iter().enumerate().skip(1) {
+            let (held, tape) = total.split_tape();
+            let labels = coarser(labels, fine, output.geometry);
+            total = self.backend.loss(tape, output, &labels, terms) * (weight(index) / all) + held;
+        }
+        total
+    }
+
+    /// Size of the output for an input of `geometry`.
+    pub fn output_geometry(&self, geometry: Geometry) -> Geometry {
+        match self.network.task {
+            Task::Segmentation => geometry,
+            Task::Classification => Geometry { size: [1; 3], ..geometry },
+        }
     }
 
     fn checked_input(
@@ -136,36 +209,57 @@ impl<B: Backend> Model<B> {
         Ok(self.backend.input(channels_last(input, geometry, channels), geometry, channels, traced))
     }
 
-    /// Runs the graph and records it on `tape`; `input` was checked. The gradients of the input and of all
-    /// parameters follow from the tape.
+    /// Runs the graph as it predicts and records it on `tape`; `input` was checked. The gradients of the input and of
+    /// all parameters follow from the tape.
     pub fn run<T: Recorder<B::Device>>(&self, tape: &mut T, input: Act<B::Value>) -> Act<B::Value> {
+        self.execute(tape, input, None, &[self.network.output]).swap_remove(0)
+    }
+
+    /// Runs the graph as it trains: with draws, statistics of the batch, and coarser outputs behind the first.
+    pub(crate) fn run_training<T: Recorder<B::Device>>(
+        &self,
+        tape: &mut T,
+        input: Act<B::Value>,
+        pass: &mut TrainingPass<B>,
+    ) -> Vec<Act<B::Value>> {
+        let outputs = [&[self.network.output], &*self.network.auxiliary].concat();
+        self.execute(tape, input, Some(pass), &outputs)
+    }
+
+    fn execute<T: Recorder<B::Device>>(
+        &self,
+        tape: &mut T,
+        input: Act<B::Value>,
+        mut pass: Option<&mut TrainingPass<B>>,
+        outputs: &[NodeId],
+    ) -> Vec<Act<B::Value>> {
         let nodes = &self.network.nodes;
+        let needed = self.network.needed_for(outputs);
         let mut last_use = vec![0; nodes.len()];
-        for (index, node) in nodes.iter().enumerate() {
+        for (index, node) in nodes.iter().enumerate().filter(|(index, _)| needed[*index]) {
             node.inputs.iter().for_each(|input| last_use[input.0] = index);
         }
-        last_use[self.network.output.0] = nodes.len();
+        for output in outputs {
+            last_use[output.0] = nodes.len();
+        }
         let mut values: Vec<Option<Act<B::Value>>> = Vec::with_capacity(nodes.len());
         let mut input = Some(input);
         for (index, node) in nodes.iter().enumerate() {
+            if !needed[index] {
+                values.push(None);
+                continue;
+            }
             let value =
                 |k: usize| values[node.inputs[k].0].as_ref().expect("inputs stand earlier and are kept");
-            let tensor = |id: &ParameterId| &self.parameters[id.0];
             let next = match &node.op {
                 Op::Input { .. } => input.take().expect("a network has one input node"),
-                Op::Conv { window, weight, bias, .. } => {
-                    self.backend.conv(tape, value(0), tensor(weight), bias.as_ref().map(tensor), window)
-                }
-                Op::TransposedConv { factor, weight, bias, .. } => {
-                    let bias = bias.as_ref().map(tensor);
-                    self.backend.transposed_conv(tape, value(0), tensor(weight), bias, *factor)
-                }
-                Op::NormAct { scale, shift, epsilon, slope, .. } => {
-                    self.backend.norm_act(tape, value(0), tensor(scale), tensor(shift), *epsilon, *slope)
-                }
-                Op::MaxPool { factor } => self.backend.max_pool(tape, value(0), *factor),
                 Op::Concat => self.backend.concat(tape, value(0), value(1)),
+                Op::Add => self.backend.add(tape, value(0), value(1)),
+                op => self.apply(tape, op, index, value(0), pass.as_deref_mut()),
             };
+            if let Some(pass) = pass.as_deref_mut() {
+                pass.look(&self.backend, tape, node, &next);
+            }
             values.push(Some(next));
             for input in &node.inputs {
                 if last_use[input.0] == index {
@@ -173,8 +267,73 @@ impl<B: Backend> Model<B> {
                 }
             }
         }
-        values[self.network.output.0].take().expect("the output is kept to the end")
+        outputs.iter().map(|output| values[output.0].take().expect("outputs are kept to the end")).collect()
     }
+
+    /// An operation of one input.
+    fn apply<T: Recorder<B::Device>>(
+        &self,
+        tape: &mut T,
+        op: &Op,
+        node: usize,
+        x: &Act<B::Value>,
+        pass: Option<&mut TrainingPass<B>>,
+    ) -> Act<B::Value> {
+        let backend = &self.backend;
+        let tensor = |id: &ParameterId| &self.parameters[id.0];
+        match op {
+            Op::Input { .. } | Op::Concat | Op::Add => unreachable!("handled by the caller"),
+            Op::Conv { window, weight, bias, .. } => {
+                backend.conv(tape, x, tensor(weight), bias.as_ref().map(tensor), window)
+            }
+            Op::TransposedConv { factor, weight, bias, .. } => {
+                backend.transposed_conv(tape, x, tensor(weight), bias.as_ref().map(tensor), *factor)
+            }
+            Op::NormAct { norm, scale, shift, running, epsilon, slope, .. } => {
+                let affine = [tensor(scale), tensor(shift)];
+                match (norm, running, pass) {
+                    (Norm::Batch, Some(running), Some(pass)) if pass.renews(*scale) => {
+                        pass.batches.push((*running, backend.moments(x), x.geometry.rows()));
+                        backend.norm_act(tape, x, *norm, affine, *epsilon, *slope)
+                    }
+                    (Norm::Batch, Some(running), _) => {
+                        let running = [tensor(&running[0]), tensor(&running[1])];
+                        backend.norm_act_with(tape, x, running, affine, *epsilon, *slope)
+                    }
+                    _ => backend.norm_act(tape, x, *norm, affine, *epsilon, *slope),
+                }
+            }
+            Op::Activation { activation, slope } => {
+                backend.activation(tape, x, *activation, slope.as_ref().map(tensor))
+            }
+            Op::MaxPool { factor } => backend.max_pool(tape, x, *factor),
+            Op::AvgPool { factor } => backend.avg_pool(tape, x, *factor),
+            Op::GlobalPool => backend.avg_pool(tape, x, x.geometry.size),
+            Op::Upsample { factor } => backend.upsample(tape, x, *factor),
+            Op::Dropout { rate, channels } => {
+                match pass.and_then(|pass| pass.mask(node, x, *rate, *channels)) {
+                    Some(factors) => backend.scale_by(tape, x, factors),
+                    None => x.clone(),
+                }
+            }
+            Op::Noise { deviation } => match pass.and_then(|pass| pass.noise(node, x, *deviation)) {
+                Some(addends) => backend.shift_by(tape, x, addends),
+                None => x.clone(),
+            },
+        }
+    }
+}
+
+/// The labels of every so many voxels, as nearest-neighbour interpolation takes them.
+fn coarser(labels: &Labels, fine: Geometry, coarse: Geometry) -> Labels {
+    let [depth, height, width] = coarse.size;
+    let step: [usize; 3] = std::array::from_fn(|axis| fine.size[axis] / coarse.size[axis]);
+    let places = (0..coarse.rows()).map(|row| {
+        let (sample, voxel) = (row / coarse.voxels(), row % coarse.voxels());
+        let [z, y, x] = [voxel / (height * width) % depth, voxel / width % height, voxel % width];
+        ((sample * fine.size[0] + z * step[0]) * fine.size[1] + y * step[1]) * fine.size[2] + x * step[2]
+    });
+    places.map(|place| labels[place]).collect()
 }
 
 /// `[n, c, voxels]` to `[n, voxels, c]`.

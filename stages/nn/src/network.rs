@@ -1,8 +1,16 @@
 //! The layer graph: a network as plain data, in execution order. [`Model`](crate::Model) runs it, an exporter walks
 //! it. Holds no values and knows no device.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::NnError;
 use crate::geometry::{Geometry, Window};
+
+/// Added to the variance by every normalisation, as in PyTorch and nnU-Net.
+const NORM_EPSILON: f32 = 1e-5;
+/// Negative slope of the leaky ReLU, as in nnU-Net.
+const LEAKY_SLOPE: f32 = 0.01;
 
 /// Position of a node in [`Network::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +47,55 @@ impl Dims {
     }
 }
 
+/// What a normalisation takes mean and (biased) variance over.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// The voxels of each sample and channel.
+    #[default]
+    Instance,
+    /// The voxels of all samples, for each channel; running means of both when it is used.
+    Batch,
+    /// The voxels of each sample and group of channels; the number of groups.
+    Group(usize),
+}
+
+/// A function of each value.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    Relu,
+    /// Slope 0.01 below zero.
+    #[default]
+    LeakyRelu,
+    /// A slope below zero that is trained, one a channel.
+    Prelu,
+    /// `x` times the normal distribution function of `x`.
+    Gelu,
+    Sigmoid,
+    Tanh,
+}
+
+impl Activation {
+    /// The slope below zero of a (leaky) ReLU.
+    pub fn fixed_slope(self) -> Option<f32> {
+        match self {
+            Self::Relu => Some(0.0),
+            Self::LeakyRelu => Some(LEAKY_SLOPE),
+            Self::Prelu | Self::Gelu | Self::Sigmoid | Self::Tanh => None,
+        }
+    }
+
+    /// The slope below zero before any training, where the function is like a ReLU.
+    pub(crate) fn start_slope(self, prelu: f32) -> Option<f32> {
+        match self {
+            Self::Prelu => Some(prelu),
+            Self::Gelu => Some(0.0),
+            other => other.fixed_slope(),
+        }
+    }
+}
+
 /// One operation. Spatial axes are z, y, x; in 2D every z entry is the identity.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
@@ -46,9 +103,20 @@ pub enum Op {
     Input { channels: usize },
     /// Cross-correlation, as every framework's "convolution".
     Conv { window: Window, cin: usize, cout: usize, weight: ParameterId, bias: Option<ParameterId> },
-    /// Instance normalisation over the voxels of each sample and channel (biased variance), affine, then leaky
-    /// ReLU: `z = scale·(x - mean)/sqrt(variance + epsilon) + shift`, `z > 0 ? z : slope·z`.
-    NormAct { channels: usize, scale: ParameterId, shift: ParameterId, epsilon: f32, slope: f32 },
+    /// Normalisation, affine, then leaky ReLU:
+    /// `z = scale·(x - mean)/sqrt(variance + epsilon) + shift`, `z > 0 ? z : slope·z`.
+    NormAct {
+        norm: Norm,
+        channels: usize,
+        scale: ParameterId,
+        shift: ParameterId,
+        /// Running mean and variance of [`Norm::Batch`].
+        running: Option<[ParameterId; 2]>,
+        epsilon: f32,
+        slope: f32,
+    },
+    /// A function of each value; the slopes of a parametric ReLU.
+    Activation { activation: Activation, slope: Option<ParameterId> },
     /// Maximum over non-overlapping blocks; a remainder at the far side is dropped.
     MaxPool { factor: [usize; 3] },
     /// Transposed convolution whose kernel equals its stride: each voxel becomes one block.
@@ -61,6 +129,19 @@ pub enum Op {
     },
     /// Joins two inputs of the same size along the channels, first input first.
     Concat,
+    /// Sum of two inputs of the same shape.
+    Add,
+    /// Mean over non-overlapping blocks; a remainder at the far side is dropped.
+    AvgPool { factor: [usize; 3] },
+    /// Mean over all voxels of a sample.
+    GlobalPool,
+    /// Repeats each voxel along each axis.
+    Upsample { factor: [usize; 3] },
+    /// In training sets values to 0 with probability `rate` and divides the others by `1 - rate`: one by one, or whole
+    /// channels of a sample.
+    Dropout { rate: f32, channels: bool },
+    /// In training adds normal noise.
+    Noise { deviation: f32 },
 }
 
 /// One operation and where its inputs come from; inputs stand earlier in the list.
@@ -75,7 +156,7 @@ pub struct Node {
 /// What a parameter is for; decides its start value, its layout and whether weight decay applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// `[cout, cin, kz, ky, kx]` (2D: `[cout, cin, ky, kx]`).
+    /// `[cout, cin, kz, ky, kx]` (2D: `[cout, cin, ky, kx]`; of a linear layer on a pooled image: `[cout, cin]`).
     ConvWeight,
     /// `[cin, cout, kz, ky, kx]` (2D: `[cin, cout, ky, kx]`).
     TransposedConvWeight,
@@ -85,6 +166,24 @@ pub enum Role {
     Scale,
     /// `[channels]`; is added to a normalised activation.
     Shift,
+    /// `[channels]`; slope of a parametric ReLU below zero.
+    Slope,
+    /// `[channels]`; what batch normalisation subtracts when it does not train. Not trained.
+    RunningMean,
+    /// `[channels]`; biased variance as batch normalisation uses it when it does not train. Not trained.
+    RunningVariance,
+}
+
+impl Role {
+    /// Whether gradients change the parameter.
+    pub fn is_trained(self) -> bool {
+        !matches!(self, Self::RunningMean | Self::RunningVariance)
+    }
+
+    /// Whether weight decay and penalties apply.
+    pub fn is_weight(self) -> bool {
+        matches!(self, Self::ConvWeight | Self::TransposedConvWeight)
+    }
 }
 
 /// Name and shape of one parameter, in the layout of PyTorch and ONNX.
@@ -116,16 +215,72 @@ pub struct Network {
     pub classes: usize,
     /// Every input axis must be a multiple of this (z, y, x).
     pub multiple: [usize; 3],
+    /// The only size that the network takes, where there is only one.
+    pub fixed_size: Option<[usize; 3]>,
+    /// What the output tells: a class for each voxel, or one for the whole image.
+    pub task: Task,
     pub nodes: Vec<Node>,
     pub parameters: Vec<ParameterSpec>,
     /// The node whose value is the logits.
     pub output: NodeId,
+    /// Logits at coarser sizes that are trained as well, finest first. Each halves the weight of the one before.
+    pub auxiliary: Vec<NodeId>,
+}
+
+/// What a network tells.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// A class for each voxel.
+    Segmentation,
+    /// A class for the whole image.
+    Classification,
 }
 
 impl Network {
     /// Number of trained values.
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(ParameterSpec::len).sum()
+    }
+
+    /// Number of values that gradients change.
+    pub fn trained_count(&self) -> usize {
+        self.parameters.iter().filter(|spec| spec.role.is_trained()).map(ParameterSpec::len).sum()
+    }
+
+    /// Which nodes `outputs` depend on.
+    pub fn needed_for(&self, outputs: &[NodeId]) -> Vec<bool> {
+        let mut needed = vec![false; self.nodes.len()];
+        for output in outputs {
+            needed[output.0] = true;
+        }
+        for index in (0..self.nodes.len()).rev() {
+            if needed[index] {
+                self.nodes[index].inputs.iter().for_each(|input| needed[input.0] = true);
+            }
+        }
+        needed
+    }
+
+    /// Whether the name of each parameter starts with one of `prefixes`, at a dot or whole.
+    ///
+    /// # Errors
+    /// [`NnError::Config`] for a prefix of no parameter.
+    pub fn parameters_below(&self, prefixes: &[String]) -> Result<Vec<bool>, NnError> {
+        let below = |name: &str, prefix: &str| {
+            name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        for prefix in prefixes {
+            if !self.parameters.iter().any(|spec| below(&spec.name, prefix)) {
+                let mut first: Vec<&str> =
+                    self.parameters.iter().filter_map(|spec| spec.name.split('.').next()).collect();
+                first.dedup();
+                let rule = format!("no parameter lies below that name; the network has {}", first.join(", "));
+                return Err(NnError::Config { name: "freeze", value: format!("`{prefix}`"), rule });
+            }
+        }
+        let found = |spec: &ParameterSpec| prefixes.iter().any(|prefix| below(&spec.name, prefix));
+        Ok(self.parameters.iter().map(found).collect())
     }
 
     /// Checks that `geometry` can run through the network.
@@ -135,6 +290,10 @@ impl Network {
     pub fn check_input(&self, geometry: Geometry) -> Result<(), NnError> {
         let size = geometry.size;
         let flat = self.dims == Dims::Three || size[0] == 1;
+        if let Some(fixed) = self.fixed_size.filter(|fixed| *fixed != size) {
+            let what = "input of a network of one size (z, y, x)".to_owned();
+            return Err(NnError::Shape { what, found: size.to_vec(), expected: fixed.to_vec() });
+        }
         let fits = (0..3).all(|a| size[a] > 0 && size[a].is_multiple_of(self.multiple[a]));
         if fits && flat && geometry.samples > 0 {
             return Ok(());
@@ -195,17 +354,49 @@ impl Builder {
         self.node(name, Op::Conv { window, cin, cout, weight, bias }, &[x])
     }
 
+    /// A normalisation with a slope below zero of its own: 1 for none, 0 for a ReLU.
     pub(crate) fn norm_act(
         &mut self,
         name: &str,
         x: NodeId,
         channels: usize,
-        epsilon: f32,
+        norm: Norm,
         slope: f32,
     ) -> NodeId {
-        let scale = self.parameter(format!("{name}.weight"), vec![channels], Role::Scale);
-        let shift = self.parameter(format!("{name}.bias"), vec![channels], Role::Shift);
-        self.node(name, Op::NormAct { channels, scale, shift, epsilon, slope }, &[x])
+        let mut own = |part: &str, role| self.parameter(format!("{name}.{part}"), vec![channels], role);
+        let (scale, shift) = (own("weight", Role::Scale), own("bias", Role::Shift));
+        let running = (norm == Norm::Batch)
+            .then(|| [own("running_mean", Role::RunningMean), own("running_var", Role::RunningVariance)]);
+        let epsilon = NORM_EPSILON;
+        self.node(name, Op::NormAct { norm, channels, scale, shift, running, epsilon, slope }, &[x])
+    }
+
+    /// A normalisation and the activation behind it, in one node where that can be.
+    pub(crate) fn norm_then(
+        &mut self,
+        [norm_name, activation_name]: [&str; 2],
+        x: NodeId,
+        channels: usize,
+        norm: Norm,
+        activation: Activation,
+    ) -> NodeId {
+        if let Some(slope) = activation.fixed_slope() {
+            return self.norm_act(norm_name, x, channels, norm, slope);
+        }
+        let x = self.norm_act(norm_name, x, channels, norm, 1.0);
+        self.activation(activation_name, x, channels, activation)
+    }
+
+    pub(crate) fn activation(
+        &mut self,
+        name: &str,
+        x: NodeId,
+        channels: usize,
+        activation: Activation,
+    ) -> NodeId {
+        let slope = (activation == Activation::Prelu)
+            .then(|| self.parameter(format!("{name}.weight"), vec![channels], Role::Slope));
+        self.node(name, Op::Activation { activation, slope }, &[x])
     }
 
     pub(crate) fn max_pool(&mut self, name: &str, x: NodeId, factor: [usize; 3]) -> NodeId {
@@ -229,13 +420,61 @@ impl Builder {
         self.node(name, Op::Concat, &[first, second])
     }
 
+    pub(crate) fn add(&mut self, name: &str, first: NodeId, second: NodeId) -> NodeId {
+        self.node(name, Op::Add, &[first, second])
+    }
+
+    pub(crate) fn global_pool(&mut self, name: &str, x: NodeId) -> NodeId {
+        self.node(name, Op::GlobalPool, &[x])
+    }
+
+    /// A linear map of the channels of a pooled image, `weight`: `[cout, cin]`.
+    pub(crate) fn dense(&mut self, name: &str, x: NodeId, [cin, cout]: [usize; 2]) -> NodeId {
+        let weight = self.parameter(format!("{name}.weight"), vec![cout, cin], Role::ConvWeight);
+        let bias = Some(self.parameter(format!("{name}.bias"), vec![cout], Role::Bias));
+        self.node(name, Op::Conv { window: Window::same([1; 3]), cin, cout, weight, bias }, &[x])
+    }
+
+    pub(crate) fn upsample(&mut self, name: &str, x: NodeId, factor: [usize; 3]) -> NodeId {
+        self.node(name, Op::Upsample { factor }, &[x])
+    }
+
+    pub(crate) fn avg_pool(&mut self, name: &str, x: NodeId, factor: [usize; 3]) -> NodeId {
+        self.node(name, Op::AvgPool { factor }, &[x])
+    }
+
+    /// Dropout, or nothing where the rate is 0.
+    pub(crate) fn dropout(&mut self, name: &str, x: NodeId, rate: f32, channels: bool) -> NodeId {
+        if rate == 0.0 { x } else { self.node(name, Op::Dropout { rate, channels }, &[x]) }
+    }
+
+    /// Noise, or nothing where its deviation is 0.
+    pub(crate) fn noise(&mut self, name: &str, x: NodeId, deviation: f32) -> NodeId {
+        if deviation == 0.0 { x } else { self.node(name, Op::Noise { deviation }, &[x]) }
+    }
+
+    /// A segmentation network with its output first, then coarser ones.
     pub(crate) fn finish(
         self,
         output: NodeId,
+        auxiliary: Vec<NodeId>,
         [in_channels, classes]: [usize; 2],
         multiple: [usize; 3],
     ) -> Network {
         let Self { dims, nodes, parameters } = self;
-        Network { dims, in_channels, classes, multiple, nodes, parameters, output }
+        let task = Task::Segmentation;
+        let fixed_size = None;
+        Network {
+            dims,
+            in_channels,
+            classes,
+            multiple,
+            fixed_size,
+            task,
+            nodes,
+            parameters,
+            output,
+            auxiliary,
+        }
     }
 }

@@ -8,6 +8,9 @@ pub(crate) enum Stream {
     Shuffle = 2,
     Augment = 3,
     Crop = 4,
+    Dropout = 5,
+    Noise = 6,
+    Mix = 7,
 }
 
 /// A sequence of numbers that is fixed by its key.

@@ -1,179 +1,59 @@
 //! The training loop: epochs, steps, validation, checkpoints. Owns the order of events; what an event does lives in
 //! the other modules.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use dfdx::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use crate::NnError;
-use crate::augment::Augmentation;
+use crate::augment::Augment;
 use crate::backend::{Backend, CpuBackend};
-use crate::batch::{Batch, Cutter, Loader, covering_patch, epoch_samples};
+use crate::batch::{Batch, Cutter, Loader, Sample, covering_patch, epoch_samples};
 use crate::checkpoint::{Checkpoint, Position};
-use crate::data::{CaseSource, survey};
-use crate::loss::LossConfig;
+use crate::config::TrainConfig;
+use crate::data::{Case, CaseSource, LoadError, survey};
+use crate::loss::LossTerms;
 use crate::model::Model;
-use crate::network::{Dims, Network};
-use crate::optimizer::{Optimizer, OptimizerState};
-use crate::schedule::Schedule;
-use crate::validate::dice_per_label;
+use crate::network::Network;
+use crate::optimizer::{OptimizerState, uses};
+use crate::progress::{EpochRow, LayerRow, Progress, Trained, Validation};
+use crate::schedule::Clock;
+use crate::step::{Stepper, Watched};
+use crate::validate::validate;
 use crate::weights::Parameters;
 
-/// How a network is trained. [`TrainConfig::for_dims`] has the defaults of 2D and of 3D.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Passes over the training cases.
-    pub epochs: usize,
-    /// Volumes (3D) or slices (2D) a step; the last step of an epoch takes what is left.
-    pub batch_size: usize,
-    /// Rate of the first step.
-    pub learning_rate: f64,
-    /// Decoupled decay of weights (not of biases, scales and shifts), times the learning rate.
-    pub weight_decay: f64,
-    pub optimizer: Optimizer,
-    pub schedule: Schedule,
-    pub loss: LossConfig,
-    /// Voxels of a sample along z, y, x; z is 1 in 2D. Larger cases are cropped at random, smaller ones zero-padded,
-    /// which after a z-score is the mean intensity; padding counts neither in the loss nor in the metrics. `None`: the
-    /// smallest patch that holds every training case and that the network takes.
-    pub patch: Option<[usize; 3]>,
-    /// All random numbers follow from it.
-    pub seed: u64,
-    pub augmentation: Augmentation,
-    /// Epochs between validations; the last epoch is always validated.
-    pub validate_every: usize,
+/// A loss beyond this is a training that has diverged, though it is a number still.
+const DIVERGED: f32 = 1e4;
+
+/// What is trained, on what and how.
+#[derive(Clone, Copy)]
+pub struct TrainJob<'a> {
+    pub network: &'a Network,
+    pub training: &'a dyn CaseSource,
+    pub validation: &'a dyn CaseSource,
+    pub config: &'a TrainConfig,
+    /// Values to begin with, by name; what is not there or has another shape is drawn from the seed.
+    pub start: Option<&'a Parameters>,
+    /// Where the state is kept.
+    pub checkpoint_dir: Option<&'a Path>,
 }
 
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self::for_dims(Dims::Three)
-    }
-}
-
-impl TrainConfig {
-    /// Defaults for slices (batches of 16) or volumes (batches of 2).
-    pub fn for_dims(dims: Dims) -> Self {
-        Self {
-            epochs: 20,
-            batch_size: if dims == Dims::Two { 16 } else { 2 },
-            learning_rate: 3e-3,
-            weight_decay: 1e-2,
-            optimizer: Optimizer::default(),
-            schedule: Schedule::Poly { power: 0.9 },
-            loss: LossConfig::default(),
-            patch: None,
-            seed: 0,
-            augmentation: Augmentation::default(),
-            validate_every: 1,
-        }
-    }
-
-    fn check(&self, network: &Network) -> Result<(), NnError> {
-        let config =
-            |name, value: String, rule: &str| Err(NnError::Config { name, value, rule: rule.to_owned() });
-        for (name, value) in [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size),
-            ("validate_every", self.validate_every),
-        ] {
-            if value == 0 {
-                return config(name, value.to_string(), "it must be at least 1");
-            }
-        }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            return config("learning_rate", self.learning_rate.to_string(), "it must be positive");
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            return config("weight_decay", self.weight_decay.to_string(), "it must be 0 or more");
-        }
-        self.loss.check()?;
-        let Some(patch) = self.patch else { return Ok(()) };
-        let fits = (0..3).all(|a| patch[a] > 0 && patch[a].is_multiple_of(network.multiple[a]));
-        if !fits || (network.dims == Dims::Two && patch[0] != 1) {
-            let rule =
-                format!("each axis (z, y, x) must be a multiple of {:?}, and z 1 in 2D", network.multiple);
-            return config("patch", format!("{patch:?}"), &rule);
-        }
-        Ok(())
-    }
-}
-
-/// One finished epoch: a row of the training log.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct EpochRow {
-    /// Counted from 1.
-    pub epoch: usize,
-    /// Steps done in all.
-    pub step: usize,
-    /// Mean over the steps of the epoch.
-    pub train_loss: f64,
-    /// Rate of the last step.
-    pub learning_rate: f64,
-    /// Mean over the steps of the Euclidean norm of the gradient.
-    pub gradient_norm: f64,
-    /// Dice of labels 1, 2, …, each the mean over whole validation volumes; `None` for a label that neither occurs nor
-    /// is predicted. Empty when the epoch was not validated.
-    pub validation_dice: Vec<Option<f64>>,
-    /// Mean of `validation_dice` over the labels that have one.
-    pub mean_dice: Option<f64>,
-    /// Wall-clock seconds since the training began, interruptions left out.
-    pub seconds: f64,
-}
-
-/// What the observer of a training is told.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Progress {
-    /// A step is done; epoch and step are counted from 1.
-    Step {
-        epoch: usize,
-        step: usize,
-        steps: usize,
-        loss: f32,
-        learning_rate: f64,
-        gradient_norm: f64,
-        seconds: f64,
-    },
-    /// An epoch is done and, where due, validated.
-    Epoch(EpochRow),
-}
-
-/// The outcome of a training.
-#[derive(Clone, Debug)]
-pub struct Trained {
-    /// Parameters of the epoch with the largest mean validation Dice (the first of equals); the last ones where
-    /// nothing was validated.
-    pub best: Parameters,
-    /// The epoch of `best`, counted from 1.
-    pub best_epoch: usize,
-    pub last: Parameters,
-    pub log: Vec<EpochRow>,
-    /// Voxels of a training sample along z, y, x.
-    pub patch: [usize; 3],
-}
-
-/// Trains `network` from start values drawn from `config.seed`, on the CPU, on rayon's current pool.
+/// Trains a network on the CPU, on rayon's current pool, from start values drawn from the seed or given.
 ///
-/// Equal arguments give equal bits, whatever the thread count. With `checkpoint_dir`, the state is saved there after
-/// every epoch and when interrupted, and a training that finds its own state there continues from it to the same bits
-/// as one that was never interrupted (only `seconds` differ).
+/// Equal arguments give equal bits, whatever the thread count. With a checkpoint directory, the state is saved there
+/// after every epoch, every so many seconds and when interrupted, and a training that finds its own state there continues
+/// from it to the same bits as one that was never interrupted (only `seconds` differ).
 ///
 /// # Errors
 /// [`NnError::Interrupted`] when `should_stop` returned true (asked before each step); [`NnError::Diverged`] when the
-/// loss is not finite; [`NnError::Case`] and [`NnError::Load`] for cases; [`NnError::Config`] for the configuration;
-/// [`NnError::ForeignCheckpoint`] when `checkpoint_dir` holds the state of another training.
+/// loss or its gradient is not finite; [`NnError::Case`] and [`NnError::Load`] for cases; [`NnError::Config`] for the
+/// configuration; [`NnError::ForeignCheckpoint`] when the directory holds the state of another training.
 pub fn train(
-    network: &Network,
-    train: &dyn CaseSource,
-    validation: &dyn CaseSource,
-    config: &TrainConfig,
+    job: &TrainJob<'_>,
     observer: &mut dyn FnMut(&Progress),
     should_stop: &dyn Fn() -> bool,
-    checkpoint_dir: Option<&Path>,
 ) -> Result<Trained, NnError> {
-    train_on(CpuBackend::default(), network, train, validation, config, observer, should_stop, checkpoint_dir)
+    train_on(CpuBackend::default(), job, observer, should_stop)
 }
 
 /// [`train`] on a given backend.
@@ -182,196 +62,302 @@ pub fn train(
 /// Those of [`train`].
 pub fn train_on<B: Backend>(
     backend: B,
-    network: &Network,
-    train: &dyn CaseSource,
-    validation: &dyn CaseSource,
-    config: &TrainConfig,
+    job: &TrainJob<'_>,
     observer: &mut dyn FnMut(&Progress),
     should_stop: &dyn Fn() -> bool,
-    checkpoint_dir: Option<&Path>,
 ) -> Result<Trained, NnError> {
+    let TrainJob { network, config, .. } = *job;
     config.check(network)?;
-    if train.is_empty() {
+    if job.training.is_empty() {
         let rule = "training needs at least one".to_owned();
         return Err(NnError::Config { name: "number of training cases", value: "0".to_owned(), rule });
     }
-    let cases = survey(train, "training", network)?;
-    let checked = survey(validation, "validation", network)?;
+    match config.overfit {
+        None => train_cases(backend, job, observer, should_stop),
+        Some(count) => {
+            let first = First { source: job.training, count };
+            let config = TrainConfig { augmentation: Augment::none(), ..config.clone() };
+            let job = TrainJob { training: &first, validation: &first, config: &config, ..*job };
+            train_cases(backend, &job, observer, should_stop)
+        }
+    }
+}
+
+/// The first cases of a source.
+struct First<'a> {
+    source: &'a dyn CaseSource,
+    count: usize,
+}
+
+impl CaseSource for First<'_> {
+    fn len(&self) -> usize {
+        self.source.len().min(self.count)
+    }
+
+    fn load(&self, index: usize) -> Result<Case, LoadError> {
+        self.source.load(index)
+    }
+}
+
+fn train_cases<B: Backend>(
+    backend: B,
+    job: &TrainJob<'_>,
+    observer: &mut dyn FnMut(&Progress),
+    should_stop: &dyn Fn() -> bool,
+) -> Result<Trained, NnError> {
+    let TrainJob { network, config, checkpoint_dir, .. } = *job;
+    let cases = survey(job.training, "training", network)?;
+    let checked = survey(job.validation, "validation", network)?;
     let patch = config.patch.unwrap_or_else(|| covering_patch(network, &cases.shapes));
-    let run = describe_run(network, config, patch, &cases.ids, &checked.ids);
-    let (model, state) = match checkpoint_dir.map(|dir| Checkpoint::load(dir, &run)).transpose()?.flatten() {
-        Some(checkpoint) => {
-            let model = Model::from_parameters(backend, network.clone(), &checkpoint.parameters)?;
-            (model, Some(checkpoint))
+    let run = describe_run(job, patch, &cases.ids, &checked.ids);
+    let frozen = network.parameters_below(&config.freeze)?;
+    let found = checkpoint_dir.map(|dir| Checkpoint::load(dir, &run)).transpose()?.flatten();
+    let optimizer =
+        OptimizerState::new(config.optimizer, config.clip, config.weight_decay, uses(network, &frozen));
+    let (mut stepper, position, best) = if let Some(checkpoint) = found {
+        let Checkpoint { position, parameters, best, average, moments } = checkpoint;
+        let model = Model::from_parameters(backend, network.clone(), &parameters)?;
+        let mut stepper = Stepper::new(model, optimizer, config, frozen);
+        // The file lists tensors by name, the optimiser by place.
+        let by_name = parameters.iter().map(|entry| entry.name.as_str()).zip(moments);
+        let by_name: BTreeMap<_, _> = by_name.collect();
+        let ordered: Vec<_> =
+            network.parameters.iter().map(|spec| by_name[spec.name.as_str()].clone()).collect();
+        stepper.restore(position.step, &ordered, average.as_ref())?;
+        (stepper, position, best.map(|best| best.in_order_of(network)))
+    } else {
+        let mut model = Model::new(backend, network.clone(), config.initialization, config.seed);
+        if let Some(start) = job.start {
+            let fresh = model.take_over(start)?;
+            if !fresh.is_empty() {
+                let text = format!("not in the start values, or of another shape: {}", fresh.join(", "));
+                observer(&Progress::Warning(text));
+            }
         }
-        None => (Model::new(backend, network.clone(), config.seed), None),
+        (Stepper::new(model, optimizer, config, frozen), Position::start(run), None)
     };
-    let mut optimizer = OptimizerState::new(config.optimizer, config.weight_decay, network);
-    let (position, best) = match state {
-        Some(Checkpoint { position, parameters, best, moments }) => {
-            // The file lists tensors by name, the optimiser by place.
-            let by_name = parameters.iter().map(|entry| entry.name.as_str()).zip(moments);
-            let by_name: std::collections::BTreeMap<_, _> = by_name.collect();
-            let ordered: Vec<_> =
-                network.parameters.iter().map(|spec| by_name[spec.name.as_str()].clone()).collect();
-            optimizer.restore(position.step, &model.parameters, &ordered)?;
-            (position, best.map(|best| best.in_order_of(network)))
-        }
-        None => (Position::start(run), None),
+    stepper.watch_from(&position.layers);
+    let cutter = Cutter {
+        network,
+        patch,
+        seed: config.seed,
+        augmentation: config.augmentation.clone(),
+        foreground: config.foreground,
     };
-    let cutter = Cutter { network, patch, seed: config.seed, augmentation: config.augmentation };
-    let training = Training {
-        model,
-        optimizer,
-        position,
-        best,
-        config,
-        cutter,
-        shapes: &cases.shapes,
-        validation,
-        checkpoint_dir,
-        started: Instant::now(),
-    };
-    training.run(train, observer, should_stop)
+    let terms = config.loss.terms();
+    let shapes = &cases.shapes;
+    let (started, before) = (Instant::now(), position.seconds);
+    let training =
+        Training { stepper, position, best, job, terms, cutter, shapes, started, before, saved: started };
+    training.run(observer, should_stop)
 }
 
 /// Everything that decides the bits of a training, one fact a line, in the order a reader would ask.
-fn describe_run(
-    network: &Network,
-    config: &TrainConfig,
-    patch: [usize; 3],
-    train: &[String],
-    validation: &[String],
-) -> String {
-    let shapes: Vec<String> =
-        network.parameters.iter().map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
-    let config = serde_json::to_string(config).expect("a configuration is plain data");
+fn describe_run(job: &TrainJob<'_>, patch: [usize; 3], train: &[String], validation: &[String]) -> String {
+    let specs = job.network.parameters.iter();
+    let shapes: Vec<String> = specs.map(|spec| format!("{} {:?}", spec.name, spec.shape)).collect();
+    let config = serde_json::to_string(job.config).expect("a configuration is plain data");
     format!(
-        "config {config}\npatch {patch:?}\nnetwork {}\ntraining cases {}\nvalidation cases {}",
+        "config {config}\npatch {patch:?}\nnetwork {}\nstart values {}\ntraining cases {}\nvalidation cases {}",
         shapes.join(", "),
+        if job.start.is_some() { "given" } else { "drawn" },
         train.join(", "),
         validation.join(", ")
     )
 }
 
 struct Training<'a, B: Backend> {
-    model: Model<B>,
-    optimizer: OptimizerState<B::Device>,
+    stepper: Stepper<'a, B>,
     position: Position,
     best: Option<Parameters>,
-    config: &'a TrainConfig,
+    job: &'a TrainJob<'a>,
+    terms: LossTerms,
     cutter: Cutter<'a>,
     shapes: &'a [[usize; 3]],
-    validation: &'a dyn CaseSource,
-    checkpoint_dir: Option<&'a Path>,
     started: Instant,
+    /// Seconds of earlier runs.
+    before: f64,
+    /// When the last checkpoint was written.
+    saved: Instant,
 }
+
+/// The batches of one step.
+type Batches = Result<Vec<Batch>, NnError>;
 
 impl<B: Backend> Training<'_, B> {
     fn run(
         mut self,
-        train: &dyn CaseSource,
         observer: &mut dyn FnMut(&Progress),
         should_stop: &dyn Fn() -> bool,
     ) -> Result<Trained, NnError> {
-        let before = self.position.seconds;
-        let mut loader = Loader::new(train, "training");
-        let dims = self.model.network().dims;
-        let samples = |epoch| epoch_samples(dims, self.shapes, self.config.seed, epoch);
-        let steps_per_epoch = samples(0).len().div_ceil(self.config.batch_size);
-        let steps = steps_per_epoch * self.config.epochs;
-        while self.position.epoch < self.config.epochs {
-            let epoch = self.position.epoch;
-            let samples = samples(epoch);
-            let done = self.position.batch;
-            for (index, chunk) in samples.chunks(self.config.batch_size).enumerate().skip(done) {
-                if should_stop() {
+        let config = self.job.config;
+        let mut loader = Loader::new(self.job.training, "training");
+        let dims = self.job.network.dims;
+        let steps_per_epoch =
+            epoch_samples(dims, self.shapes, config.seed, 0).len().div_ceil(self.samples_per_step());
+        let steps = steps_per_epoch * config.epochs;
+        while self.position.epoch < config.epochs {
+            if self.is_over() {
+                let best = self.position.best_epoch.map_or(0, |epoch| epoch + 1);
+                observer(&Progress::StoppedEarly { epoch: self.position.epoch, best_epoch: best });
+                break;
+            }
+            let samples = epoch_samples(dims, self.shapes, config.seed, self.position.epoch);
+            self.epoch(&mut loader, &samples, [steps_per_epoch, steps], observer, should_stop)?;
+            let mut found = None;
+            if self.validation_is_due() {
+                found = self.validate(should_stop)?;
+                if found.is_none() {
                     return Err(self.interrupt()?);
                 }
-                let first = index * self.config.batch_size;
-                let batch = self.cutter.batch(&mut loader, chunk, epoch, first)?;
-                let rate = self.rate(self.position.step, steps);
-                let (loss, norm) = self.step(&batch, rate)?;
-                self.position.batch += 1;
-                self.position.step += 1;
-                add(&mut self.position.loss_sum, f64::from(loss));
-                add(&mut self.position.norm_sum, norm);
-                self.position.seconds = before + self.started.elapsed().as_secs_f64();
-                observer(&Progress::Step {
-                    epoch: epoch + 1,
-                    step: self.position.step,
-                    steps,
-                    loss,
-                    learning_rate: rate,
-                    gradient_norm: norm,
-                    seconds: self.position.seconds,
-                });
             }
-            let Some(validation_dice) = self.validate(should_stop)? else {
-                return Err(self.interrupt()?);
-            };
-            self.position.seconds = before + self.started.elapsed().as_secs_f64();
-            let row = self.finish_epoch(validation_dice, steps);
+            let rate = self.rate(self.position.step - 1, [steps_per_epoch, steps]);
+            let row = self.finish_epoch(found, rate);
             self.save()?;
             observer(&Progress::Epoch(row));
         }
-        let last = self.model.parameters();
-        let best_epoch = self.position.best_epoch.map_or(self.config.epochs, |epoch| epoch + 1);
+        let last = self.stepper.kept().parameters();
+        let best_epoch = self.position.best_epoch.map_or(self.position.epoch, |epoch| epoch + 1);
         let best = self.best.unwrap_or_else(|| last.clone());
-        Ok(Trained { best, best_epoch, last, log: self.position.log, patch: self.cutter.patch })
+        let Position { log, layers, .. } = self.position;
+        Ok(Trained { best, best_epoch, last, log, layers, patch: self.cutter.patch })
     }
 
-    fn rate(&self, step: usize, steps: usize) -> f64 {
-        self.config.schedule.rate(self.config.learning_rate, step, steps)
+    /// All steps of an epoch that are not done; the batches of each are made while the step before runs.
+    fn epoch(
+        &mut self,
+        loader: &mut Loader<'_>,
+        samples: &[Sample],
+        counts: [usize; 2],
+        observer: &mut dyn FnMut(&Progress),
+        should_stop: &dyn Fn() -> bool,
+    ) -> Result<(), NnError> {
+        let (epoch, size) = (self.position.epoch, self.samples_per_step());
+        let batch_size = self.job.config.batch_size;
+        // A cutter of its own, as `self` is busy with the step.
+        let cutter = Cutter { augmentation: self.cutter.augmentation.clone(), ..self.cutter };
+        let mut chunks = samples.chunks(size).enumerate().skip(self.position.batch);
+        let cut = |loader: &mut Loader<'_>, index: usize, chunk: &[Sample]| -> Batches {
+            let parts = chunk.chunks(batch_size).enumerate();
+            parts
+                .map(|(part, samples)| cutter.batch(loader, samples, epoch, index * size + part * batch_size))
+                .collect()
+        };
+        let mut ready: Option<Batches> = chunks.next().map(|(index, chunk)| cut(loader, index, chunk));
+        while let Some(batches) = ready.take() {
+            if should_stop() {
+                return Err(self.interrupt()?);
+            }
+            let batches = batches?;
+            let next = chunks.next();
+            let rate = self.rate(self.position.step, counts);
+            let (loader, ready) = (&mut *loader, &mut ready);
+            let done = rayon::in_place_scope(|scope| {
+                if let Some((index, chunk)) = next {
+                    scope.spawn(move |_| *ready = Some(cut(loader, index, chunk)));
+                }
+                self.step(&batches, rate)
+            });
+            let (loss, norm) = done?;
+            for text in self.stepper.warnings() {
+                observer(&Progress::Warning(text));
+            }
+            observer(&Progress::Step {
+                epoch: epoch + 1,
+                step: self.position.step,
+                steps: counts[1],
+                loss,
+                learning_rate: rate,
+                gradient_norm: norm,
+                seconds: self.position.seconds,
+            });
+            if self.saved.elapsed().as_secs_f64() > self.job.config.checkpoint_seconds {
+                self.save()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn samples_per_step(&self) -> usize {
+        self.job.config.batch_size * self.job.config.accumulate
+    }
+
+    fn rate(&self, step: usize, [steps_per_epoch, steps]: [usize; 2]) -> f64 {
+        let config = self.job.config;
+        let clock = Clock { step, steps, steps_per_epoch };
+        let loss = |row: &EpochRow| row.validation.as_ref().map_or(row.train_loss, |found| found.loss);
+        let losses: Vec<f64> = self.position.log.iter().map(loss).collect();
+        config.schedule.rate(config.base_rate(), clock, &losses) * config.warmup.factor(clock)
     }
 
     /// One update; returns the loss and the norm of the gradient.
-    fn step(&mut self, batch: &Batch, rate: f64) -> Result<(f32, f64), NnError> {
-        let Self { model, optimizer, .. } = self;
-        let channels = model.network().in_channels;
-        let input = model.backend().input(batch.image.clone(), batch.geometry, channels, false);
-        let mut tape = OwnedTape::default();
-        let logits = model.run(&mut tape, input);
-        let loss = model.backend().dice_ce(tape, &logits, &batch.labels, &self.config.loss);
-        let value = loss.as_vec()[0];
-        let (epoch, step) = (self.position.epoch + 1, self.position.step + 1);
-        if !value.is_finite() {
-            return Err(NnError::Diverged { loss: value, epoch, step, cases: batch.ids.clone() });
+    fn step(&mut self, batches: &[Batch], rate: f64) -> Result<(f32, f64), NnError> {
+        let first = self.position.batch == 0;
+        let Watched { loss, norm, layers } =
+            self.stepper.step(batches, rate, &self.terms, self.position.step, first)?;
+        let position = &mut self.position;
+        if !loss.is_finite() || loss.abs() > DIVERGED || !norm.is_finite() {
+            return Err(NnError::Diverged {
+                loss,
+                gradient_norm: norm,
+                epoch: position.epoch + 1,
+                step: position.step + 1,
+                cases: batches.iter().flat_map(|batch| batch.ids.clone()).collect(),
+            });
         }
-        drop(logits);
-        let mut gradients = loss.try_backward().map_err(|error| NnError::device("going back", error))?;
-        let norm = optimizer.update(rate, &mut model.parameters, &mut gradients)?;
-        Ok((value, norm))
+        position.layers.extend(layers.into_iter().map(|(layer, quantity, seen)| LayerRow {
+            epoch: position.epoch + 1,
+            layer,
+            quantity,
+            mean: seen[0],
+            variance: seen[1],
+            zeros: seen[2],
+        }));
+        if first {
+            let epoch = position.epoch + 1;
+            self.stepper.judge(&position.layers, epoch);
+        }
+        position.batch += 1;
+        position.step += 1;
+        add(&mut position.loss_sum, f64::from(loss));
+        add(&mut position.norm_sum, norm);
+        position.seconds = self.before + self.started.elapsed().as_secs_f64();
+        Ok((loss, norm))
     }
 
-    /// Dice of each label; empty when none is due, `None` when interrupted.
-    fn validate(&self, should_stop: &dyn Fn() -> bool) -> Result<Option<Vec<Option<f64>>>, NnError> {
-        let epoch = self.position.epoch + 1;
-        let due = epoch.is_multiple_of(self.config.validate_every) || epoch == self.config.epochs;
-        if !due || self.validation.is_empty() {
-            return Ok(Some(Vec::new()));
-        }
-        dice_per_label(&self.model, self.validation, self.cutter.patch, should_stop)
+    /// Whether the scores so far call for an end.
+    fn is_over(&self) -> bool {
+        let scores = self.position.log.iter().filter_map(EpochRow::key);
+        self.job.config.early_stopping.is_some_and(|stopping| stopping.is_due(scores))
     }
 
-    fn finish_epoch(&mut self, validation_dice: Vec<Option<f64>>, steps: usize) -> EpochRow {
-        let present: Vec<f64> = validation_dice.iter().copied().flatten().collect();
-        let mean_dice = (!present.is_empty()).then(|| present.iter().sum::<f64>() / present.len() as f64);
+    fn validation_is_due(&self) -> bool {
+        let (epoch, config) = (self.position.epoch + 1, self.job.config);
+        let due = epoch.is_multiple_of(config.validate_every) || epoch == config.epochs;
+        due && !self.job.validation.is_empty()
+    }
+
+    /// What the validation cases give; `None` when interrupted.
+    fn validate(&self, should_stop: &dyn Fn() -> bool) -> Result<Option<Validation>, NnError> {
+        validate(&self.stepper.kept(), self.job.validation, self.cutter.patch, &self.terms, should_stop)
+    }
+
+    fn finish_epoch(&mut self, validation: Option<Validation>, rate: f64) -> EpochRow {
         let batches = self.position.batch.max(1) as f64;
+        self.position.seconds = self.before + self.started.elapsed().as_secs_f64();
         let row = EpochRow {
             epoch: self.position.epoch + 1,
             step: self.position.step,
             train_loss: f64::from_bits(self.position.loss_sum) / batches,
-            learning_rate: self.rate(self.position.step - 1, steps),
+            learning_rate: rate,
             gradient_norm: f64::from_bits(self.position.norm_sum) / batches,
-            validation_dice,
-            mean_dice,
+            validation,
             seconds: self.position.seconds,
         };
-        let held = self.position.best_epoch.and_then(|epoch| self.position.log[epoch].mean_dice);
-        if mean_dice.is_some_and(|dice| held.is_none_or(|held| dice > held)) {
+        let held = self.position.best_epoch.and_then(|epoch| self.position.log[epoch].key());
+        if row.key().is_some_and(|key| held.is_none_or(|held| key > held)) {
             self.position.best_epoch = Some(self.position.epoch);
-            self.best = Some(self.model.parameters());
+            self.best = Some(self.stepper.kept().parameters());
         }
         self.position.log.push(row.clone());
         self.position.epoch += 1;
@@ -381,11 +367,12 @@ impl<B: Backend> Training<'_, B> {
     }
 
     fn save(&mut self) -> Result<(), NnError> {
-        let Some(directory) = self.checkpoint_dir else { return Ok(()) };
-        let moments = self.optimizer.save(&self.model.parameters)?;
-        let (position, parameters, best) =
-            (self.position.clone(), self.model.parameters(), self.best.clone());
-        Checkpoint { position, parameters, best, moments }.save(directory)
+        self.saved = Instant::now();
+        let Some(directory) = self.job.checkpoint_dir else { return Ok(()) };
+        let moments = self.stepper.moments()?;
+        let (parameters, average) = (self.stepper.model().parameters(), self.stepper.average());
+        let (position, best) = (self.position.clone(), self.best.clone());
+        Checkpoint { position, parameters, best, average, moments }.save(directory)
     }
 
     /// Saves and returns what to report.

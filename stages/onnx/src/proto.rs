@@ -7,6 +7,8 @@
 
 /// `TensorProto.DataType.FLOAT`.
 pub(crate) const DATA_TYPE_FLOAT: i32 = 1;
+/// `TensorProto.DataType.INT64`.
+pub(crate) const DATA_TYPE_INT64: i32 = 7;
 
 /// `AttributeProto.AttributeType`, the subset in use.
 pub(crate) mod attribute_type {

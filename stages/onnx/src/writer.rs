@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 
 use crate::proto::{
-    DATA_TYPE_FLOAT, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    DATA_TYPE_FLOAT, DATA_TYPE_INT64, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 pub(crate) use value::Scale;
@@ -215,6 +215,18 @@ impl GraphBuilder {
             data_type: Some(DATA_TYPE_FLOAT),
             name: Some(name.clone()),
             raw_data: Some(weights.values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        });
+        Ok(name)
+    }
+
+    /// Adds a list of sizes, as `Reshape` takes it, and returns its name.
+    fn sizes(&mut self, name: String, sizes: &[i64]) -> Result<String, BuildError> {
+        self.claim(&name)?;
+        self.initializers.push(TensorProto {
+            dims: vec![sizes.len() as i64],
+            data_type: Some(DATA_TYPE_INT64),
+            name: Some(name.clone()),
+            raw_data: Some(sizes.iter().flat_map(|size| size.to_le_bytes()).collect()),
         });
         Ok(name)
     }

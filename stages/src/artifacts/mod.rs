@@ -27,7 +27,7 @@ pub use inspection::{
     Outlier,
 };
 pub use metrics::{MetricRow, MetricSummary, Metrics, MetricsSummary};
-pub use model::{Architecture, Model, ModelCard, TrainingFacts};
+pub use model::{Model, ModelCard, TrainingFacts};
 pub use predictions::{PredictionRow, Predictions};
 pub use predictor::{Member, MemberCard, Predictor, Task};
 pub use report::Report;

@@ -5,7 +5,7 @@ use crate::artifacts::table_file::{read_json, write_json};
 use crate::error::StageError;
 use fs_err as fs;
 use pipe_imaging::normalize::Normalization;
-use pipe_nn::UNetConfig;
+use pipe_nn::{Architecture, Io};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,10 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelCard {
+    /// The network to which the weights belong.
     pub architecture: Architecture,
+    /// What goes into it and comes out.
+    pub io: Io,
     /// Size of the input in training, z, y, x in voxels; z is 1 for a 2D network.
     pub patch: [usize; 3],
     /// Spacing of the training volumes, z, y, x; `null` where they kept their own.
@@ -35,13 +38,6 @@ pub struct ModelCard {
     /// Label value → name, background (0) included. The network's classes are these, in order.
     pub labels: BTreeMap<u8, String>,
     pub training: TrainingFacts,
-}
-
-/// The network to which the weights belong.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "kebab-case")]
-pub enum Architecture {
-    Unet(UNetConfig),
 }
 
 /// Where the weights come from.
@@ -57,11 +53,14 @@ pub struct TrainingFacts {
     /// Mean over foreground labels of the mean Dice over validation cases, in the space of the training volumes.
     /// `null` where there were no validation cases.
     pub validation_dice: Option<f64>,
+    /// Area under the ROC curve over the validation cases, for classes of whole images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_auc: Option<f64>,
 }
 
 impl Artifact for Model {
     const TYPE: &'static str = "model";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let weights = dir.join(WEIGHTS);

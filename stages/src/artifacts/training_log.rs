@@ -2,19 +2,25 @@
 
 use super::table_file::{read_rows, write_rows};
 use crate::{artifact::Artifact, error::StageError};
+use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+mod events;
+
 /// The curves of one training.
 ///
-/// On disk: `log.csv` (one row an epoch) and `dice.csv` (one row a validated epoch and foreground label). Cells are
-/// empty where there is no value.
+/// On disk: `log.csv` (one row an epoch), `dice.csv` (one row a validated epoch and foreground label), `layers.csv` (one
+/// row an epoch, layer and quantity) and a file of events for TensorBoard with the curves. Cells are empty where there is
+/// no value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingLog {
     /// Sorted by epoch, without gaps.
     pub rows: Vec<EpochRow>,
     /// Sorted by epoch, then label; empty when nothing was validated.
     pub dice: Vec<LabelDiceRow>,
+    /// In the order of the network, epoch by epoch.
+    pub layers: Vec<LayerRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +37,23 @@ pub struct EpochRow {
     pub validation_loss: Option<f64>,
     /// Mean over the foreground labels that have one of their mean Dice over validation cases.
     pub validation_dice: Option<f64>,
+    /// Share of right answers over the validation cases, for classes of whole images.
+    pub validation_accuracy: Option<f64>,
+    /// Area under the ROC curve over the validation cases, for classes of whole images.
+    pub validation_auc: Option<f64>,
+}
+
+/// Values of an activation, or of the gradient of a weight, at the first step of an epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerRow {
+    pub epoch: usize,
+    pub layer: String,
+    /// `activation` or `gradient`.
+    pub quantity: pipe_nn::Quantity,
+    pub mean: f64,
+    pub variance: f64,
+    /// Share of values below 1e-6 in magnitude.
+    pub zeros: f64,
 }
 
 /// Validation Dice of one label in one epoch.
@@ -46,9 +69,21 @@ pub struct LabelDiceRow {
 
 const LOG: &str = "log.csv";
 const DICE: &str = "dice.csv";
-const LOG_COLUMNS: [&str; 6] =
-    ["epoch", "loss", "learning_rate", "gradient_norm", "validation_loss", "validation_dice"];
+const LAYERS: &str = "layers.csv";
+/// TensorBoard takes any file whose name holds `tfevents`.
+const EVENTS: &str = "events.out.tfevents.0.pipe";
+const LOG_COLUMNS: [&str; 8] = [
+    "epoch",
+    "loss",
+    "learning_rate",
+    "gradient_norm",
+    "validation_loss",
+    "validation_dice",
+    "validation_accuracy",
+    "validation_auc",
+];
 const DICE_COLUMNS: [&str; 4] = ["epoch", "label", "name", "dice"];
+const LAYER_COLUMNS: [&str; 6] = ["epoch", "layer", "quantity", "mean", "variance", "zeros"];
 
 impl TrainingLog {
     /// The epoch with the largest mean validation Dice, the first of equals; `None` when nothing was validated.
@@ -63,15 +98,22 @@ impl TrainingLog {
 
 impl Artifact for TrainingLog {
     const TYPE: &'static str = "training-log";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
-        Ok(Self { rows: read_rows(&dir.join(LOG))?, dice: read_rows(&dir.join(DICE))? })
+        Ok(Self {
+            rows: read_rows(&dir.join(LOG))?,
+            dice: read_rows(&dir.join(DICE))?,
+            layers: read_rows(&dir.join(LAYERS))?,
+        })
     }
 
     fn store(&self, dir: &Path) -> Result<(), StageError> {
         write_rows(&dir.join(LOG), &LOG_COLUMNS, &self.rows)?;
-        write_rows(&dir.join(DICE), &DICE_COLUMNS, &self.dice)
+        write_rows(&dir.join(DICE), &DICE_COLUMNS, &self.dice)?;
+        write_rows(&dir.join(LAYERS), &LAYER_COLUMNS, &self.layers)?;
+        let path = dir.join(EVENTS);
+        fs::write(&path, events::of(self)).map_err(StageError::io("write", &path))
     }
 }
 
@@ -87,6 +129,8 @@ mod tests {
             gradient_norm: 2.5,
             validation_loss: None,
             validation_dice,
+            validation_accuracy: None,
+            validation_auc: None,
         }
     }
 
@@ -100,14 +144,22 @@ mod tests {
         let log = TrainingLog {
             rows: vec![row(1, None), row(2, Some(1.0 / 3.0))],
             dice: vec![dice(2, 1, "left, \"upper\" lobe", Some(1.0 / 3.0)), dice(2, 2, "<b>", None)],
+            layers: vec![LayerRow {
+                epoch: 1,
+                layer: "encoder.0.norm0".into(),
+                quantity: pipe_nn::Quantity::Activation,
+                mean: 0.5,
+                variance: 1e-9,
+                zeros: 0.0,
+            }],
         };
         log.store(dir.path()).expect("a log can be stored");
         assert_eq!(TrainingLog::load(dir.path()).expect("a stored log reads back"), log);
         let text = fs_err::read_to_string(dir.path().join(LOG)).expect("the table is there");
         assert_eq!(
             text,
-            "epoch,loss,learning_rate,gradient_norm,validation_loss,validation_dice\n\
-             1,0.30000000000000004,0.001,2.5,,\n2,0.30000000000000004,0.001,2.5,,0.3333333333333333\n"
+            "epoch,loss,learning_rate,gradient_norm,validation_loss,validation_dice,validation_accuracy,validation_auc\n\
+             1,0.30000000000000004,0.001,2.5,,,,\n2,0.30000000000000004,0.001,2.5,,0.3333333333333333,,\n"
         );
     }
 
@@ -121,7 +173,7 @@ mod tests {
     #[track_caller]
     fn best(dice: &[Option<f64>], expected: Option<usize>) {
         let rows = dice.iter().enumerate().map(|(index, dice)| row(index + 1, *dice)).collect();
-        let log = TrainingLog { rows, dice: Vec::new() };
+        let log = TrainingLog { rows, ..TrainingLog::default() };
         assert_eq!(log.best().map(|row| row.epoch), expected);
     }
 

@@ -5,14 +5,14 @@ mod graph;
 
 use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
-use crate::artifacts::{Architecture, Model, ModelCard};
+use crate::artifacts::{Model, ModelCard};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::inference::load_runtime;
 use crate::stage::{ParamProblem, Stage};
 use fs_err as fs;
 use pipe_cache::Digest;
-use pipe_nn::{CpuBackend, Dims, Network, Parameters};
+use pipe_nn::{Architecture, CpuBackend, Dims, Network, Parameters};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,8 +59,10 @@ impl Stage for Export {
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let Model { card, weights } = context.read(&MODEL)?;
-        let Architecture::Unet(config) = &card.architecture;
-        let network = config.network().map_err(StageError::inner("building the network of the model"))?;
+        let network = card
+            .architecture
+            .network(card.io)
+            .map_err(StageError::inner("building the network of the model"))?;
         check_card(&card, &network)?;
         let parameters =
             Parameters::from_safetensors(&weights).map_err(StageError::inner("reading the weights"))?;
@@ -90,9 +92,9 @@ impl Stage for Export {
         let path = context.scratch.join("model.onnx");
         fs::write(&path, &onnx).map_err(StageError::io("write", &path))?;
         let card = MemberCard {
-            name: format!("U-Net {}d, fold {}", config.dims.count(), card.training.fold),
+            name: format!("{}, fold {}", title(&card.architecture), card.training.fold),
             weight: 1.0,
-            dims: config.dims,
+            dims: card.architecture.dims(),
             architecture: describe(&card.architecture, model.network()),
             patch: card.patch,
             training: card.training,
@@ -118,8 +120,7 @@ fn check_card(card: &ModelCard, network: &Network) -> Result<(), StageError> {
 /// What is written into the ONNX file, so that it can be used without any other file.
 fn metadata(task: &Task, card: &ModelCard) -> BTreeMap<&'static str, String> {
     let json = |value: serde_json::Value| value.to_string();
-    let Architecture::Unet(unet) = &card.architecture;
-    let layout = match unet.dims {
+    let layout = match card.architecture.dims() {
         Dims::Two => "batch, channel, y, x",
         Dims::Three => "batch, channel, z, y, x",
     };
@@ -133,16 +134,26 @@ fn metadata(task: &Task, card: &ModelCard) -> BTreeMap<&'static str, String> {
     .into()
 }
 
+/// `U-Net 3d`, for people.
+fn title(architecture: &Architecture) -> String {
+    let name = match architecture {
+        Architecture::Unet2d(_) | Architecture::Unet3d(_) => "U-Net",
+        Architecture::Classifier2d(_) | Architecture::Classifier3d(_) => "Classifier",
+        Architecture::Linear2d(_) | Architecture::Linear3d(_) => "Linear model",
+    };
+    format!("{name} {}d", architecture.dims().count())
+}
+
 /// `U-Net 3d: 4 levels of 16 to 128 features, 1403954 parameters`.
 fn describe(architecture: &Architecture, network: &Network) -> String {
-    let Architecture::Unet(unet) = architecture;
-    let (first, last) = (unet.base_features, unet.base_features << (unet.levels - 1));
-    format!(
-        "U-Net {}d: {} levels of {first} to {last} features, {} parameters",
-        unet.dims.count(),
-        unet.levels,
-        network.parameter_count()
-    )
+    let size = match architecture.level_features().as_slice() {
+        [] => String::new(),
+        [only] => format!(" 1 level of {only} features,"),
+        [first, .., last] => {
+            format!(" {} levels of {first} to {last} features,", architecture.level_features().len())
+        }
+    };
+    format!("{}:{size} {} parameters", title(architecture), network.trained_count())
 }
 
 #[cfg(test)]

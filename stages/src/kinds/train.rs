@@ -1,256 +1,165 @@
-//! Trains a U-Net on the training cases of one fold and validates it on the others.
+//! Trains a network on the training cases of one fold and validates it on the others.
 
-use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::{Architecture, FoldTable, Model, ModelCard, TrainingFacts, TrainingLog, Volumes};
+use crate::artifact::{In, InOptional, Out, Ports, Resources};
+use crate::artifacts::{CaseTable, FoldTable, Model, ModelCard, TrainingFacts, TrainingLog, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
-use pipe_nn::{Augmentation, Dims, NnError, Parameters, Progress, TrainConfig, Trained, UNetConfig};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use pipe_nn::{Io, NnError, Parameters, Progress, Score, Task, TrainJob, Trained};
 use std::collections::BTreeMap;
 
 mod log;
+mod params;
 mod source;
 
-use source::FoldSource;
+use params::Keep;
+pub use params::Params;
+use source::{FoldSource, Targets};
 
 pub struct Train;
 
 const VOLUMES: In<Volumes> = In::new("volumes");
 const SPLIT: In<FoldTable> = In::new("split");
+/// Needed for classes of whole images.
+const CASES: InOptional<CaseTable> = InOptional::new("cases");
+/// A network whose weights are the start values.
+const PRETRAINED: InOptional<Model> = InOptional::new("pretrained");
 const MODEL: Out<Model> = Out::new("model");
 const LOG: Out<TrainingLog> = Out::new("log");
 
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Params {
-    /// The fold that is left out for validation, counted from 0.
-    fold: usize,
-    /// The network.
-    model: Network,
-    /// Passes over the training cases.
-    #[serde(default = "default_epochs")]
-    epochs: usize,
-    /// Volumes (3D) or slices (2D) a step; 2 in 3D and 16 in 2D unless given.
-    #[serde(default)]
-    batch_size: Option<usize>,
-    /// Rate of the first step; it then falls as (1 - step/steps)^0.9.
-    #[serde(default = "default_learning_rate")]
-    learning_rate: f64,
-    /// Decoupled weight decay of AdamW, on weights only.
-    #[serde(default = "default_weight_decay")]
-    weight_decay: f64,
-    /// Channels of the first level; each level has twice as many. 8 in 3D and 16 in 2D unless given.
-    #[serde(default)]
-    base_features: Option<usize>,
-    /// Resolutions of the U-Net; each halves every axis.
-    #[serde(default = "default_levels")]
-    levels: usize,
-    /// Voxels of a training sample along z, y, x (z is 1 in 2D). Unless given: the smallest that holds every training
-    /// case.
-    #[serde(default)]
-    patch: Option<[usize; 3]>,
-    /// Random changes to training samples.
-    #[serde(default)]
-    augment: Augment,
-    /// Epochs between validations; the last is always validated.
-    #[serde(default = "default_validate_every")]
-    validate_every: usize,
-    /// Which weights become the model.
-    #[serde(default)]
-    keep: Keep,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Network {
-    /// U-Net on slices along z.
-    Unet2d,
-    /// U-Net on volumes.
-    Unet3d,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-struct Augment {
-    /// Mirror along z, y, x, each with probability 1/2.
-    flips: [bool; 3],
-    /// Change gain, offset and curvature of the intensities, and add noise.
-    intensity: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Keep {
-    /// Those of the epoch with the largest mean validation Dice.
-    #[default]
-    Best,
-    /// Those of the last epoch.
-    Last,
-}
-
-impl Default for Augment {
-    fn default() -> Self {
-        let Augmentation { flips, intensity } = Augmentation::default();
-        Self { flips, intensity }
-    }
-}
-
-fn default_epochs() -> usize {
-    20
-}
-
-fn default_learning_rate() -> f64 {
-    3e-3
-}
-
-fn default_weight_decay() -> f64 {
-    1e-2
-}
-
-fn default_levels() -> usize {
-    3
-}
-
-fn default_validate_every() -> usize {
-    1
-}
-
-impl Params {
-    fn dims(&self) -> Dims {
-        match self.model {
-            Network::Unet2d => Dims::Two,
-            Network::Unet3d => Dims::Three,
-        }
-    }
-
-    fn unet(&self, in_channels: usize, classes: usize) -> UNetConfig {
-        let usual = if self.dims() == Dims::Two { 16 } else { 8 };
-        let base_features = self.base_features.unwrap_or(usual);
-        UNetConfig { dims: self.dims(), in_channels, classes, base_features, levels: self.levels }
-    }
-
-    fn config(&self, seed: u64) -> TrainConfig {
-        let usual = TrainConfig::for_dims(self.dims());
-        TrainConfig {
-            epochs: self.epochs,
-            batch_size: self.batch_size.unwrap_or(usual.batch_size),
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            patch: self.patch,
-            seed,
-            augmentation: Augmentation { flips: self.augment.flips, intensity: self.augment.intensity },
-            validate_every: self.validate_every,
-            ..usual
-        }
-    }
-}
-
 impl Stage for Train {
     const KIND: &'static str = "train";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Trains a 2D or 3D U-Net on all folds but one, and validates it on that one.";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Trains a network on all folds but one, and validates it on that one.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
-        let mut problems = Vec::new();
-        let mut at_least_one = |parameter, value: usize| {
-            if value == 0 {
-                let message = format!("`{parameter}` is 0");
-                problems.push(ParamProblem {
-                    parameter,
-                    message,
-                    help: "use a whole number, 1 or more".into(),
-                });
-            }
-        };
-        at_least_one("epochs", params.epochs);
-        at_least_one("validate_every", params.validate_every);
-        at_least_one("batch_size", params.batch_size.unwrap_or(1));
-        if let Err(error) = params.unet(1, 2).network() {
-            let parameter = if params.levels == 0 || params.levels > 8 { "levels" } else { "base_features" };
-            problems.push(ParamProblem { parameter, message: error.to_string(), help: String::new() });
-        }
-        if params.learning_rate <= 0.0 {
-            let message = format!("a learning rate of {} does not learn", params.learning_rate);
-            problems.push(ParamProblem { parameter: "learning_rate", message, help: "try 0.003".into() });
-        }
-        if params.weight_decay < 0.0 {
-            let message = format!("a weight decay of {} lets weights grow", params.weight_decay);
-            problems.push(ParamProblem { parameter: "weight_decay", message, help: "use 0 or more".into() });
-        }
-        problems
+        params.problems()
     }
 
     fn declare(_: &Params, ports: &mut Ports) {
-        ports.reads(&VOLUMES).reads(&SPLIT).writes(&MODEL).writes(&LOG).seeded().needs(Resources::PARALLEL);
+        ports.reads(&VOLUMES).reads(&SPLIT).reads_optional(&CASES).reads_optional(&PRETRAINED);
+        ports.writes(&MODEL).writes(&LOG).seeded().needs(Resources::PARALLEL);
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let volumes = context.read(&VOLUMES)?;
         let split = context.read(&SPLIT)?;
-        let labels = label_names(&volumes)?;
-        let training = FoldSource::new(&volumes, &split.training(params.fold)?, &labels, context)?;
-        let validation = FoldSource::new(&volumes, &split.validation(params.fold)?, &labels, context)?;
+        let targets = match params.model.task() {
+            Task::Segmentation => Targets::voxels(&volumes)?,
+            Task::Classification => Targets::classes(context.read_optional(&CASES)?.as_ref())?,
+        };
+        let start = start_values(context, &volumes)?;
+        let training = FoldSource::new(&volumes, &split.training(params.fold)?, &targets, context)?;
+        let validation = FoldSource::new(&volumes, &split.validation(params.fold)?, &targets, context)?;
         if training.is_empty() {
             return Err(StageError::Data(format!(
                 "fold {} leaves no labelled case to train on",
                 params.fold
             )));
         }
-        let unet = params.unet(training.channels()?, labels.len());
-        let trained = fit(params, &unet, [&training, &validation], context)?;
-        context.write(&LOG, &log::training_log(&trained.log, &labels))?;
+        let largest = volumes.largest_shape(training.ids().chain(validation.ids()));
+        let size = params.patch.unwrap_or(match params.model.dims() {
+            pipe_nn::Dims::Two => [1, largest[1], largest[2]],
+            pipe_nn::Dims::Three => largest,
+        });
+        let io = Io { channels: training.channels()?, classes: targets.names().len(), size };
+        let trained = fit(params, io, [&training, &validation], start.as_ref(), context)?;
+        context.write(&LOG, &log::training_log(&trained, targets.names()))?;
         let (epoch, weights) = match params.keep {
             Keep::Best => (trained.best_epoch, &trained.best),
-            Keep::Last => (params.epochs, &trained.last),
+            Keep::Last => (trained.log.len(), &trained.last),
         };
-        let validation_dice = trained.log.iter().find(|row| row.epoch == epoch).and_then(|row| row.mean_dice);
-        if let Some(dice) = validation_dice {
-            context.fact("validation_dice", dice);
+        let found = trained.log.iter().find(|row| row.epoch == epoch).and_then(|row| row.validation.clone());
+        let validation_dice = found.as_ref().and_then(pipe_nn::Validation::mean_dice);
+        let validation_auc = found.and_then(|found| match found.score {
+            Score::Classes { auc, .. } => auc,
+            Score::Dice(_) => None,
+        });
+        for (name, value) in [("validation_dice", validation_dice), ("validation_auc", validation_auc)] {
+            if let Some(value) = value {
+                context.fact(name, value);
+            }
         }
         context.fact("epoch", epoch);
         let training_facts = TrainingFacts {
             fold: params.fold,
-            training_cases: training.count(),
-            validation_cases: validation.count(),
-            epochs: params.epochs,
+            training_cases: training.count().min(params.overfit.unwrap_or(usize::MAX)),
+            validation_cases: params.overfit.map_or(validation.count(), |count| count.min(training.count())),
+            epochs: trained.log.len(),
             epoch,
             validation_dice,
+            validation_auc,
         };
-        context.write(&MODEL, &model(unet, weights, &trained, &volumes, labels, training_facts))
+        let card = ModelCard {
+            architecture: params.model.clone(),
+            io,
+            patch: trained.patch,
+            spacing_mm: volumes.info.spacing_mm,
+            normalization: volumes.info.normalization,
+            labels: targets.names().clone(),
+            training: training_facts,
+        };
+        context.write(&MODEL, &Model { card, weights: weights.to_safetensors() })
     }
+}
+
+/// The weights of the wired network; an error where its images were brought to another scale than these.
+fn start_values(context: &StageContext, volumes: &Volumes) -> Result<Option<Parameters>, StageError> {
+    let Some(Model { card, weights }) = context.read_optional(&PRETRAINED)? else { return Ok(None) };
+    let text = |value| serde_json::to_string(&value).unwrap_or_default();
+    let (theirs, ours) = (text(card.normalization), text(volumes.info.normalization));
+    if theirs != ours {
+        return Err(StageError::Data(format!(
+            "the pretrained network saw images normalised by {theirs} but these volumes are normalised by {ours}: give \
+             the stage that made them the `normalize` of the other one"
+        )));
+    }
+    if card.spacing_mm != volumes.info.spacing_mm {
+        let (theirs, ours) = (card.spacing_mm, volumes.info.spacing_mm);
+        context.warn(format!("the pretrained network saw voxels of {theirs:?} mm, these are of {ours:?}"));
+    }
+    Parameters::from_safetensors(&weights).map(Some).map_err(StageError::inner("reading pretrained weights"))
 }
 
 fn fit(
     params: &Params,
-    unet: &UNetConfig,
+    io: Io,
     [training, validation]: [&FoldSource<'_>; 2],
+    start: Option<&Parameters>,
     context: &StageContext,
 ) -> Result<Trained, StageError> {
     let failed = |error: NnError| match error {
         NnError::Interrupted { .. } => StageError::Interrupted,
         error => StageError::inner(format!("training on fold {}", params.fold))(error),
     };
-    let network = unet.network().map_err(failed)?;
-    let mut dice = String::new();
+    let network = params.model.network(io).map_err(failed)?;
+    let mut score = String::new();
     let mut observe = |progress: &Progress| match progress {
         Progress::Step { epoch, step, steps, loss, .. } => {
-            let text = format!("epoch {epoch}, loss {loss:.3}{dice}");
+            let text = format!("epoch {epoch}, loss {loss:.3}{score}");
             context.progress(*step, *steps, "steps", text);
         }
         Progress::Epoch(row) => {
-            if let Some(mean) = row.mean_dice {
-                dice = format!(", validation Dice {mean:.4}");
+            if let Some(found) = &row.validation {
+                score = match (&found.score, found.key()) {
+                    (Score::Dice(_), Some(dice)) => format!(", validation Dice {dice:.4}"),
+                    (Score::Classes { auc: Some(auc), .. }, _) => format!(", validation AUC {auc:.4}"),
+                    (Score::Classes { accuracy, .. }, _) => format!(", validation accuracy {accuracy:.4}"),
+                    (Score::Dice(_), None) => String::new(),
+                };
             }
+        }
+        Progress::Warning(text) => context.warn(text.clone()),
+        Progress::StoppedEarly { epoch, best_epoch } => {
+            context
+                .note(format!("stopped after epoch {epoch}: nothing better than epoch {best_epoch} since"));
         }
     };
     let config = params.config(context.seed()?);
-    let stop = || context.interrupted();
-    pipe_nn::train(&network, training, validation, &config, &mut observe, &stop, Some(context.checkpoint()?))
-        .map_err(failed)
+    let checkpoint_dir = Some(context.checkpoint()?);
+    let job = TrainJob { network: &network, training, validation, config: &config, start, checkpoint_dir };
+    pipe_nn::train(&job, &mut observe, &|| context.interrupted()).map_err(failed)
 }
 
 /// The labels as the network's classes: background and foreground in order of their values.
@@ -271,21 +180,5 @@ fn label_names(volumes: &Volumes) -> Result<BTreeMap<u8, String>, StageError> {
     Ok(names)
 }
 
-fn model(
-    unet: UNetConfig,
-    weights: &Parameters,
-    trained: &Trained,
-    volumes: &Volumes,
-    labels: BTreeMap<u8, String>,
-    training: TrainingFacts,
-) -> Model {
-    let card = ModelCard {
-        architecture: Architecture::Unet(unet),
-        patch: trained.patch,
-        spacing_mm: volumes.info.spacing_mm,
-        normalization: volumes.info.normalization,
-        labels,
-        training,
-    };
-    Model { card, weights: weights.to_safetensors() }
-}
+#[cfg(test)]
+mod tests;

@@ -8,8 +8,9 @@ use dfdx::prelude::*;
 use super::workspace::{Buffer, Workspace};
 use super::{Act, Backend, Flat, Labels, Recorder, Rows};
 use crate::geometry::{self, Geometry, Window};
-use crate::kernels::{self, Correlation, DiceCe, Isa, Packed, Transposed};
-use crate::loss::LossConfig;
+use crate::kernels::{self, Correlation, Isa, LossShape, NormShape, Packed, Transposed};
+use crate::loss::LossTerms;
+use crate::network::{Activation, Norm};
 
 /// Fused kernels on rayon's current pool. The same bits for every thread count and every [`Isa`].
 #[derive(Clone, Debug)]
@@ -254,26 +255,161 @@ impl Backend for CpuBackend {
         &self,
         tape: &mut T,
         x: &Act<HostValue>,
-        scale: &Flat<Cpu>,
-        shift: &Flat<Cpu>,
+        norm: Norm,
+        [scale, shift]: [&Flat<Cpu>; 2],
         epsilon: f32,
         slope: f32,
     ) -> Act<HostValue> {
-        let samples = x.geometry.samples;
+        let channels_per_group = if let Norm::Group(groups) = norm { x.channels / groups } else { 1 };
+        let samples = if norm == Norm::Batch { 1 } else { x.geometry.samples };
+        let shape = NormShape { samples, channels_per_group, epsilon, slope };
         let (scales, shifts) = (self.values(scale), self.values(shift));
         let mut y = self.workspace.take(x.value.data.len());
         let affine = [&*scales, &*shifts];
-        let saved =
-            kernels::norm_act_forward(self.isa, samples, &x.value.data, affine, epsilon, slope, &mut y);
+        let saved = kernels::norm_act_forward(self.isa, shape, &x.value.data, affine, &mut y);
         let (out, slot) = Self::output(y, x.geometry, x.channels);
         let (isa, x, scale, shift) = (self.isa, x.value.clone(), scale.clone(), shift.clone());
         Self::on_backward(tape, slot, move |mut dy, gradients| {
             let (mut d_scale, mut d_shift) = (vec![0.0; scales.len()], vec![0.0; shifts.len()]);
             let (affine, sums) = ([&*scales, &*shifts], [&mut *d_scale, &mut *d_shift]);
-            kernels::norm_act_backward(isa, samples, &x.data, affine, slope, &saved, &mut dy, sums);
+            kernels::norm_act_backward(isa, shape, &x.data, affine, &saved, &mut dy, sums);
             kernels::add_assign(gradients.get_or_alloc_mut(&scale)?, &d_scale);
             kernels::add_assign(gradients.get_or_alloc_mut(&shift)?, &d_shift);
             if let Some(slot) = &x.slot {
+                slot.add(dy);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn activation<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        activation: Activation,
+        slope: Option<&Flat<Cpu>>,
+    ) -> Act<HostValue> {
+        let fixed = activation.fixed_slope().unwrap_or_default();
+        let slopes = slope.map_or_else(|| vec![fixed; x.channels], |slope| self.values(slope).to_vec());
+        let mut y = self.workspace.take(x.value.data.len());
+        kernels::activation_forward(activation, &slopes, &x.value.data, &mut y);
+        let (out, slot) = Self::output(y, x.geometry, x.channels);
+        let (x, slope) = (x.value.clone(), slope.cloned());
+        Self::on_backward(tape, slot, move |mut dy, gradients| {
+            let sums = kernels::activation_backward(activation, &slopes, &x.data, &mut dy);
+            if let Some(slope) = &slope {
+                kernels::add_assign(gradients.get_or_alloc_mut(slope)?, &sums);
+            }
+            if let Some(slot) = &x.slot {
+                slot.add(dy);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn avg_pool<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        factor: [usize; 3],
+    ) -> Act<HostValue> {
+        let (input, channels) = (x.geometry, x.channels);
+        let geometry = geometry::pooled(input, factor);
+        let mut y = self.workspace.take(geometry.rows() * channels);
+        kernels::avg_pool_forward(input, factor, channels, &x.value.data, &mut y);
+        let (out, slot) = Self::output(y, geometry, channels);
+        let (workspace, slot_x) = (self.workspace.clone(), x.value.slot.clone());
+        Self::on_backward(tape, slot, move |dy, _| {
+            let Some(slot) = slot_x else { return Ok(()) };
+            let mut dx = workspace.take(input.rows() * channels);
+            let share = 1.0 / factor.iter().product::<usize>() as f32;
+            kernels::spread(input, factor, channels, share, &dy, &mut dx);
+            slot.add(dx);
+            Ok(())
+        });
+        out
+    }
+
+    fn upsample<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        factor: [usize; 3],
+    ) -> Act<HostValue> {
+        let channels = x.channels;
+        let (coarse, fine) = (x.geometry, geometry::upsampled(x.geometry, factor));
+        let mut y = self.workspace.take(fine.rows() * channels);
+        kernels::spread(fine, factor, channels, 1.0, &x.value.data, &mut y);
+        let (out, slot) = Self::output(y, fine, channels);
+        let (workspace, slot_x) = (self.workspace.clone(), x.value.slot.clone());
+        Self::on_backward(tape, slot, move |dy, _| {
+            let Some(slot) = slot_x else { return Ok(()) };
+            let mut dx = workspace.take(coarse.rows() * channels);
+            kernels::gather_blocks(fine, factor, channels, &dy, &mut dx);
+            slot.add(dx);
+            Ok(())
+        });
+        out
+    }
+
+    fn add<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        first: &Act<HostValue>,
+        second: &Act<HostValue>,
+    ) -> Act<HostValue> {
+        let mut y = self.workspace.take(first.value.data.len());
+        kernels::combine(&first.value.data, &second.value.data, &mut y, |a, b| a + b);
+        let (out, slot) = Self::output(y, first.geometry, first.channels);
+        let slots = [first.value.slot.clone(), second.value.slot.clone()];
+        let workspace = self.workspace.clone();
+        Self::on_backward(tape, slot, move |dy, _| {
+            let [first, second] = slots;
+            if let Some(slot) = first {
+                slot.add(workspace.take_copy(&dy));
+            }
+            if let Some(slot) = second {
+                slot.add(dy);
+            }
+            Ok(())
+        });
+        out
+    }
+
+    fn scale_by<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        factors: Vec<f32>,
+    ) -> Act<HostValue> {
+        let mut y = self.workspace.take(x.value.data.len());
+        kernels::combine(&x.value.data, &factors, &mut y, |a, b| a * b);
+        let (out, slot) = Self::output(y, x.geometry, x.channels);
+        let (workspace, slot_x) = (self.workspace.clone(), x.value.slot.clone());
+        Self::on_backward(tape, slot, move |dy, _| {
+            let Some(slot) = slot_x else { return Ok(()) };
+            let mut dx = workspace.take(dy.len());
+            kernels::combine(&dy, &factors, &mut dx, |a, b| a * b);
+            slot.add(dx);
+            Ok(())
+        });
+        out
+    }
+
+    fn shift_by<T: Recorder<Cpu>>(
+        &self,
+        tape: &mut T,
+        x: &Act<HostValue>,
+        addends: Vec<f32>,
+    ) -> Act<HostValue> {
+        let mut y = self.workspace.take(x.value.data.len());
+        kernels::combine(&x.value.data, &addends, &mut y, |a, b| a + b);
+        let (out, slot) = Self::output(y, x.geometry, x.channels);
+        let slot_x = x.value.slot.clone();
+        Self::on_backward(tape, slot, move |dy, _| {
+            if let Some(slot) = slot_x {
                 slot.add(dy);
             }
             Ok(())
@@ -333,29 +469,33 @@ impl Backend for CpuBackend {
         out
     }
 
-    fn dice_ce<T: Recorder<Cpu>>(
+    fn loss<T: Recorder<Cpu>>(
         &self,
         mut tape: T,
         logits: &Act<HostValue>,
         labels: &Labels,
-        config: &LossConfig,
+        terms: &LossTerms,
     ) -> Tensor<(), f32, Cpu, T> {
         let (geometry, classes) = (logits.geometry, logits.channels);
-        let mut probabilities = self.workspace.take(logits.value.data.len());
-        let loss = DiceCe { config, geometry, classes, labels };
-        let (value, sums) = kernels::dice_ce_forward(&loss, &logits.value.data, &mut probabilities);
+        let mut scores = self.workspace.take(logits.value.data.len());
+        let shape = LossShape { terms, geometry, classes, labels };
+        let (value, sums) = kernels::loss_forward(&shape, &logits.value.data, &mut scores);
         let value = self.device.tensor(value);
         let (ghost, slot) = (value.ghost(), logits.value.slot.clone());
-        let (labels, config) = (labels.clone(), config.clone());
+        let (labels, terms) = (labels.clone(), terms.clone());
         tape.add_backward_op(move |gradients| {
             let upstream = gradients.get_or_alloc_mut(&ghost)?[0];
-            let loss = DiceCe { config: &config, geometry, classes, labels: &labels };
-            kernels::dice_ce_backward(&loss, &sums, upstream, &mut probabilities);
+            let shape = LossShape { terms: &terms, geometry, classes, labels: &labels };
+            kernels::loss_backward(&shape, &sums, upstream, &mut scores);
             if let Some(slot) = slot {
-                slot.add(probabilities);
+                slot.add(scores);
             }
             Ok(())
         });
         value.put_tape(tape)
+    }
+
+    fn moments(&self, x: &Act<HostValue>) -> Vec<(f64, f64)> {
+        super::moments_of(&x.value.data, x.channels)
     }
 }

@@ -4,23 +4,25 @@
 //! of any result (vector lanes never meet, multiply-adds round once everywhere). Work is split over rayon's current
 //! pool. Sizes are asserted by the safe functions of this module's children before any pointer is formed.
 
+mod activation;
 mod conv;
 mod conv_weight;
 mod elementwise;
+mod loss;
 mod norm;
 mod pool;
 mod rows;
 mod scratch;
 mod simd;
-mod softmax;
 mod transposed;
 
+pub(crate) use activation::{activation_backward, activation_forward, combine};
 pub(crate) use conv::{Correlation, Packed, correlate, pack, pack_pairs};
 pub(crate) use conv_weight::{correlate_weight, fold_weight_gradient};
 pub(crate) use elementwise::{add_assign, column_sums, concat, split};
-pub(crate) use norm::{norm_act_backward, norm_act_forward};
-pub(crate) use pool::{max_pool_backward, max_pool_forward};
-pub(crate) use softmax::{DiceCe, dice_ce_backward, dice_ce_forward};
+pub(crate) use loss::{LossShape, loss_backward, loss_forward};
+pub(crate) use norm::{NormShape, norm_act_backward, norm_act_forward};
+pub(crate) use pool::{avg_pool_forward, gather_blocks, max_pool_backward, max_pool_forward, spread};
 pub(crate) use transposed::{
     Transposed, transposed_data_gradient, transposed_forward, transposed_weight_gradient,
 };

@@ -1,4 +1,5 @@
-//! Instance normalisation with affine and leaky ReLU over channels-last rows, forward and backward.
+//! Normalisation of each sample by channel or group of channels, with affine and leaky ReLU, over channels-last rows;
+//! forward and backward. Batch normalisation is that of one sample that holds the batch.
 #![expect(unsafe_code, reason = "calls loops compiled per instruction set")]
 #![expect(clippy::inline_always, reason = "bodies must be compiled inside their target-feature wrapper")]
 
@@ -161,7 +162,8 @@ unsafe fn slope_sums_body<Wide: Simd, Narrow: Simd>(
 }
 
 dispatch! {
-    /// Turns the slope of `y` into the slope of `x`, in place; `means` are the tiled means of [`slope_sums`].
+    /// Turns the slope of `y` into the slope of `x`, in place; `means` are the tiled means of [`slope_sums`] over each
+    /// group, each channel by its scale, over the deviation.
     fn data_slope = data_slope_body(x: &[f32], affine: &Affine, slope: f32, means: &[Vec<f32>; 2], dy: &mut [f32])
 }
 
@@ -185,7 +187,7 @@ unsafe fn data_slope_body<Wide: Simd, Narrow: Simd>(
             for i in 0..len {
                 let z = x[i] * scale[i] + shift[i];
                 let dz = if z > 0.0 { dy[i] } else { dy[i] * slope };
-                dy[i] = scale[i] * (dz - first[i] - (x[i] - mean[i]) * inverse[i] * second[i]);
+                dy[i] = scale[i] * dz - first[i] - (x[i] - mean[i]) * inverse[i] * second[i];
             }
         });
     }
@@ -222,17 +224,27 @@ fn sum_parts(
         .collect()
 }
 
+/// How values are normalised together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormShape {
+    pub(crate) samples: usize,
+    /// Channels that share mean and variance.
+    pub(crate) channels_per_group: usize,
+    pub(crate) epsilon: f32,
+    /// Below zero, behind the affine.
+    pub(crate) slope: f32,
+}
+
 /// `x`: `[samples, voxels, channels]`; writes `leaky(scale·(x - mean)/sqrt(variance + epsilon) + shift)` to `y`, with
-/// the mean and the biased variance of each sample and channel.
+/// the mean and the biased variance of each sample and group of channels.
 pub(crate) fn norm_act_forward(
     isa: Isa,
-    samples: usize,
+    shape: NormShape,
     x: &[f32],
     [scale, shift]: [&[f32]; 2],
-    epsilon: f32,
-    slope: f32,
     y: &mut [f32],
 ) -> NormSaved {
+    let NormShape { samples, channels_per_group, epsilon, slope } = shape;
     assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
     let channels = scale.len();
     let sample_len = x.len() / samples;
@@ -250,11 +262,22 @@ pub(crate) fn norm_act_forward(
     let count = (sample_len / channels) as f64;
     let mut saved = NormSaved { mean: Vec::new(), inverse_deviation: Vec::new() };
     for (sample, [first, second]) in sums.iter().enumerate() {
-        for (channel, centre) in centre(sample).iter().enumerate() {
-            let difference = first[channel] / count;
-            let variance = (second[channel] / count - difference * difference).max(0.0);
-            saved.mean.push((f64::from(*centre) + difference) as f32);
-            saved.inverse_deviation.push((1.0 / (variance + f64::from(epsilon)).sqrt()) as f32);
+        let moments: Vec<(f64, f64)> = (centre(sample).iter().zip(first).zip(second))
+            .map(|((centre, first), second)| {
+                let difference = first / count;
+                let variance = (second / count - difference * difference).max(0.0);
+                (f64::from(*centre) + difference, variance)
+            })
+            .collect();
+        for group in moments.chunks_exact(channels_per_group) {
+            let share = 1.0 / group.len() as f64;
+            let mean = group.iter().map(|(mean, _)| mean * share).sum::<f64>();
+            let spread = |(own, variance): &(f64, f64)| (variance + (own - mean).powi(2)) * share;
+            let variance = group.iter().map(spread).sum::<f64>();
+            for _ in group {
+                saved.mean.push(mean as f32);
+                saved.inverse_deviation.push((1.0 / (variance + f64::from(epsilon)).sqrt()) as f32);
+            }
         }
     }
     for (sample, (x, y)) in x.chunks_exact(sample_len).zip(y.chunks_exact_mut(sample_len)).enumerate() {
@@ -271,14 +294,14 @@ pub(crate) fn norm_act_forward(
 /// Turns the slope of the output into the slope of `x`, in place, and adds to the slopes of scale and shift.
 pub(crate) fn norm_act_backward(
     isa: Isa,
-    samples: usize,
+    shape: NormShape,
     x: &[f32],
     [scale, shift]: [&[f32]; 2],
-    slope: f32,
     saved: &NormSaved,
     dy: &mut [f32],
     [d_scale, d_shift]: [&mut [f32]; 2],
 ) {
+    let NormShape { samples, channels_per_group, slope, .. } = shape;
     assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
     let channels = scale.len();
     let sample_len = x.len() / samples;
@@ -296,7 +319,15 @@ pub(crate) fn norm_act_backward(
     for (sample, sums) in sums.iter().enumerate() {
         d_shift.iter_mut().zip(&sums[0]).for_each(|(total, value)| *total += *value as f32);
         d_scale.iter_mut().zip(&sums[1]).for_each(|(total, value)| *total += *value as f32);
-        let means = [0, 1].map(|k| tiled(sums[k].iter().map(|sum| (sum / count) as f32)));
+        let inverse = &saved.inverse_deviation[sample * channels..][..channels];
+        let means = [0, 1].map(|k| {
+            let weighed: Vec<f64> = sums[k].iter().zip(scale).map(|(sum, s)| sum * f64::from(*s)).collect();
+            let totals = weighed.chunks_exact(channels_per_group).flat_map(|group| {
+                let mean = group.iter().sum::<f64>() / (count * group.len() as f64);
+                group.iter().map(move |_| mean)
+            });
+            tiled(totals.zip(inverse).map(|(mean, inverse)| (mean * f64::from(*inverse)) as f32))
+        });
         let part = PART_ROWS * channels;
         let range = sample * sample_len..(sample + 1) * sample_len;
         dy[range.clone()].par_chunks_mut(part).zip(x[range].par_chunks(part)).for_each(|(dy, x)| {

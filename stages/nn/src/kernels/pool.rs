@@ -1,4 +1,4 @@
-//! Max-pooling over non-overlapping blocks of channels-last rows, forward and backward.
+//! Pooling over non-overlapping blocks of channels-last rows, and its inverse, repetition; forward and backward.
 
 use rayon::prelude::*;
 
@@ -98,4 +98,62 @@ pub(crate) fn max_pool_backward(
             }
         });
     });
+}
+
+/// Writes the mean of each block to `y`.
+pub(crate) fn avg_pool_forward(
+    input: Geometry,
+    factor: [usize; 3],
+    channels: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let [_, height, width] = crate::geometry::pooled(input, factor).size;
+    let share = 1.0 / factor.iter().product::<usize>() as f32;
+    y.par_chunks_mut(height * width * channels).enumerate().for_each(|(plane, y)| {
+        for (voxel, y) in y.chunks_exact_mut(channels).enumerate() {
+            y.fill(0.0);
+            for row in block_rows(input, factor, plane, voxel / width, voxel % width) {
+                y.iter_mut().zip(&x[row * channels..]).for_each(|(sum, value)| *sum += value);
+            }
+            for sum in y.iter_mut() {
+                *sum *= share;
+            }
+        }
+    });
+}
+
+/// Writes `share` times the slope of each block to all of its voxels; what belongs to no block gets 0.
+pub(crate) fn spread(
+    input: Geometry,
+    factor: [usize; 3],
+    channels: usize,
+    share: f32,
+    dy: &[f32],
+    dx: &mut [f32],
+) {
+    let [depth, height, width] = crate::geometry::pooled(input, factor).size;
+    let row_len = input.size[2] * channels;
+    dx.par_chunks_mut(row_len).enumerate().for_each(|(row, dx)| {
+        let (plane, y) = (row / input.size[1], row % input.size[1] / factor[1]);
+        let (sample, z) = (plane / input.size[0], plane % input.size[0] / factor[0]);
+        if z >= depth || y >= height {
+            return dx.fill(0.0);
+        }
+        let from = &dy[((sample * depth + z) * height + y) * width * channels..][..width * channels];
+        let (used, rest) = dx.split_at_mut(width * factor[2] * channels);
+        for (from, block) in from.chunks_exact(channels).zip(used.chunks_exact_mut(factor[2] * channels)) {
+            for to in block.chunks_exact_mut(channels) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = share * from);
+            }
+        }
+        rest.fill(0.0);
+    });
+}
+
+/// Adds up the values of each block: the backward pass of a repetition by `factor`. `fine` is the repeated geometry.
+pub(crate) fn gather_blocks(fine: Geometry, factor: [usize; 3], channels: usize, dy: &[f32], dx: &mut [f32]) {
+    avg_pool_forward(fine, factor, channels, dy, dx);
+    let count = factor.iter().product::<usize>() as f32;
+    dx.par_chunks_mut(1 << 15).for_each(|dx| dx.iter_mut().for_each(|value| *value *= count));
 }

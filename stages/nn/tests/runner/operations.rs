@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use dfdx::prelude::*;
-use pipe_nn::{Act, Backend, CpuBackend, Flat, Geometry, Isa, LossConfig, Reference, Window};
+use pipe_nn::{
+    Act, Activation, Backend, Bce, CpuBackend, CrossEntropy, Dice, DiceCe, Flat, Focal, Geometry, Isa, Loss,
+    Mse, Norm, Reference, Tversky, Window,
+};
 
 use crate::support::{assert_close, bits, geometry, noise, with_threads};
 
@@ -14,12 +17,36 @@ const REORDERED: f32 = 2e-5;
 /// One operation with its parameters, runnable on any backend.
 #[derive(Clone)]
 enum Operation {
-    Conv { window: Window, cout: usize, bias: bool },
-    Transposed { factor: [usize; 3], cout: usize, bias: bool },
-    NormAct,
-    MaxPool { factor: [usize; 3] },
-    Concat { channels: usize },
-    DiceCe(LossConfig),
+    Conv {
+        window: Window,
+        cout: usize,
+        bias: bool,
+    },
+    Transposed {
+        factor: [usize; 3],
+        cout: usize,
+        bias: bool,
+    },
+    NormAct(Norm, f32),
+    /// Normalisation by given moments.
+    NormWith,
+    Activation(Activation),
+    MaxPool {
+        factor: [usize; 3],
+    },
+    AvgPool {
+        factor: [usize; 3],
+    },
+    Upsample {
+        factor: [usize; 3],
+    },
+    Concat {
+        channels: usize,
+    },
+    Add,
+    Scale,
+    Shift,
+    Loss(Loss),
 }
 
 struct Case {
@@ -45,9 +72,11 @@ impl Case {
                 let taps: usize = factor.iter().product();
                 vec![taps * self.channels * cout, if *bias { *cout } else { 0 }]
             }
-            Operation::NormAct => vec![self.channels, self.channels],
+            Operation::NormAct(..) | Operation::NormWith => vec![self.channels, self.channels],
+            Operation::Activation(Activation::Prelu) => vec![self.channels],
             Operation::Concat { channels } => vec![self.geometry.rows() * channels],
-            Operation::MaxPool { .. } | Operation::DiceCe(_) => vec![],
+            Operation::Add => vec![self.geometry.rows() * self.channels],
+            _ => vec![],
         };
         lengths.into_iter().filter(|n| *n > 0).enumerate().map(|(k, n)| noise(k as u64 + 2, n)).collect()
     }
@@ -82,16 +111,40 @@ impl Case {
             Operation::Transposed { factor, .. } => {
                 backend.transposed_conv(&mut tape, &x, &parameters[0], parameters.get(1), *factor)
             }
-            Operation::NormAct => backend.norm_act(&mut tape, &x, &parameters[0], &parameters[1], 1e-5, 0.01),
+            Operation::NormAct(norm, slope) => {
+                backend.norm_act(&mut tape, &x, *norm, [&parameters[0], &parameters[1]], 1e-5, *slope)
+            }
+            Operation::NormWith => {
+                let given = |seed, shift: f32| {
+                    let values: Vec<f32> = noise(seed, self.channels).iter().map(|v| v + shift).collect();
+                    device.tensor_from_vec(values, (self.channels,))
+                };
+                let (mean, variance) = (given(31, 0.0), given(32, 1.5));
+                let affine = [&parameters[0], &parameters[1]];
+                backend.norm_act_with(&mut tape, &x, [&mean, &variance], affine, 1e-5, 0.01)
+            }
+            Operation::Activation(activation) => {
+                backend.activation(&mut tape, &x, *activation, parameters.first())
+            }
             Operation::MaxPool { factor } => backend.max_pool(&mut tape, &x, *factor),
+            Operation::AvgPool { factor } => backend.avg_pool(&mut tape, &x, *factor),
+            Operation::Upsample { factor } => backend.upsample(&mut tape, &x, *factor),
+            Operation::Scale => backend.scale_by(&mut tape, &x, noise(33, self.input().len())),
+            Operation::Shift => backend.shift_by(&mut tape, &x, noise(34, self.input().len())),
+            Operation::Add => {
+                let other = backend.input(parameters[0].as_vec(), self.geometry, self.channels, true);
+                let sum = backend.add(&mut tape, &x, &other);
+                second = Some(other);
+                sum
+            }
             Operation::Concat { channels } => {
                 let other = backend.input(parameters[0].as_vec(), self.geometry, *channels, true);
                 let joined = backend.concat(&mut tape, &x, &other);
                 second = Some(other);
                 joined
             }
-            Operation::DiceCe(config) => {
-                let loss = backend.dice_ce(tape, &x, &self.labels(), config);
+            Operation::Loss(loss) => {
+                let loss = backend.loss(tape, &x, &self.labels(), &loss.terms());
                 let value: f32 = loss.as_vec()[0];
                 let gradients = loss.backward();
                 return (value, vec![vec![value], backend.gradient(&x, &gradients)]);
@@ -204,10 +257,43 @@ fn a_transposed_convolution_equals_its_definition() {
 
 #[test]
 fn norm_and_activation_equal_their_definition() {
-    check(Operation::NormAct, geometry(2, [4, 5, 6]), 8);
-    check(Operation::NormAct, geometry(3, [1, 7, 9]), 16);
-    check(Operation::NormAct, geometry(1, [3, 3, 3]), 5);
-    check(Operation::NormAct, geometry(2, [13, 15, 21]), 24);
+    let norm = |norm| Operation::NormAct(norm, 0.01);
+    check(norm(Norm::Instance), geometry(2, [4, 5, 6]), 8);
+    check(norm(Norm::Instance), geometry(3, [1, 7, 9]), 16);
+    check(norm(Norm::Instance), geometry(1, [3, 3, 3]), 5);
+    check(norm(Norm::Instance), geometry(2, [13, 15, 21]), 24);
+    check(norm(Norm::Batch), geometry(3, [4, 5, 6]), 8);
+    check(norm(Norm::Batch), geometry(2, [1, 31, 37]), 5);
+    check(norm(Norm::Group(4)), geometry(2, [4, 5, 6]), 8);
+    check(norm(Norm::Group(1)), geometry(3, [1, 7, 9]), 6);
+    check(norm(Norm::Group(3)), geometry(2, [9, 11, 23]), 12);
+    check(Operation::NormAct(Norm::Instance, 1.0), geometry(2, [4, 5, 6]), 8);
+    check(Operation::NormWith, geometry(2, [4, 5, 6]), 7);
+}
+
+#[test]
+fn functions_of_each_value_equal_their_definition() {
+    use Activation::{Gelu, LeakyRelu, Prelu, Relu, Sigmoid, Tanh};
+    for activation in [Relu, LeakyRelu, Prelu, Gelu, Sigmoid, Tanh] {
+        check(Operation::Activation(activation), geometry(2, [3, 5, 7]), 6);
+        check(Operation::Activation(activation), geometry(1, [13, 14, 15]), 3);
+    }
+}
+
+#[test]
+fn means_and_repetitions_of_blocks_equal_their_definition() {
+    check(Operation::AvgPool { factor: [2; 3] }, geometry(2, [4, 6, 8]), 8);
+    check(Operation::AvgPool { factor: [2, 3, 1] }, geometry(2, [5, 7, 3]), 11);
+    check(Operation::AvgPool { factor: [5, 4, 6] }, geometry(3, [5, 4, 6]), 3);
+    check(Operation::Upsample { factor: [2; 3] }, geometry(2, [2, 3, 4]), 8);
+    check(Operation::Upsample { factor: [1, 3, 2] }, geometry(3, [1, 4, 5]), 5);
+}
+
+#[test]
+fn sums_and_products_equal_their_definition() {
+    for operation in [Operation::Add, Operation::Scale, Operation::Shift] {
+        check(operation, geometry(2, [3, 4, 5]), 6);
+    }
 }
 
 #[test]
@@ -223,15 +309,40 @@ fn joining_channels_equals_its_definition() {
     check(Operation::Concat { channels: 3 }, geometry(1, [2, 2, 2]), 5);
 }
 
-#[test]
-fn the_loss_equals_its_definition() {
+fn losses() -> Vec<Loss> {
+    let class_weights = vec![0.5, 1.0, 2.5];
+    let mut losses = vec![
+        Loss::CrossEntropy(CrossEntropy::default()),
+        Loss::CrossEntropy(CrossEntropy { class_weights: class_weights.clone() }),
+        Loss::DiceCe(DiceCe { class_weights: class_weights.clone(), ..DiceCe::default() }),
+        Loss::Focal(Focal { gamma: 2.0, class_weights }),
+        Loss::Focal(Focal { gamma: 0.5, class_weights: Vec::new() }),
+        Loss::Tversky(Tversky::default()),
+        Loss::Tversky(Tversky { alpha: 0.8, beta: 0.4, batch_dice: false, background: true, smooth: 1.0 }),
+        Loss::Bce(Bce {}),
+        Loss::Mse(Mse {}),
+    ];
     for batch_dice in [false, true] {
-        for dice_includes_background in [false, true] {
-            let config = LossConfig { batch_dice, dice_includes_background, smooth: 1e-3 };
-            check(Operation::DiceCe(config), geometry(2, [5, 6, 7]), 3);
+        for background in [false, true] {
+            losses.push(Loss::Dice(Dice { batch_dice, background, smooth: 1e-3 }));
+            losses.push(Loss::DiceCe(DiceCe {
+                batch_dice,
+                background,
+                smooth: 1e-3,
+                class_weights: Vec::new(),
+            }));
         }
     }
-    check(Operation::DiceCe(LossConfig::default()), geometry(2, [17, 16, 17]), 2);
+    losses
+}
+
+#[test]
+fn every_loss_equals_its_definition() {
+    for loss in losses() {
+        check(Operation::Loss(loss.clone()), geometry(2, [5, 6, 7]), 3);
+        check(Operation::Loss(loss), geometry(7, [1, 1, 1]), 3);
+    }
+    check(Operation::Loss(Loss::default()), geometry(2, [17, 16, 17]), 2);
 }
 
 /// The derivative of `Σ output · noise` along a random direction, by central differences, against the gradients.
@@ -270,6 +381,20 @@ fn gradients_equal_finite_differences() {
     check_derivative(Operation::Conv { window: same([1; 3]), cout: 3, bias: true }, size, 8);
     check_derivative(Operation::Transposed { factor: [2; 3], cout: 4, bias: true }, size, 4);
     check_derivative(Operation::Concat { channels: 3 }, size, 2);
-    check_derivative(Operation::DiceCe(LossConfig::default()), size, 3);
-    check_derivative(Operation::DiceCe(LossConfig { batch_dice: false, ..LossConfig::default() }), size, 3);
+    for loss in losses() {
+        check_derivative(Operation::Loss(loss), size, 3);
+    }
+    for norm in [Norm::Instance, Norm::Batch, Norm::Group(2)] {
+        // Smooth where there is no kink: the identity behind the norm.
+        check_derivative(Operation::NormAct(norm, 1.0), size, 4);
+    }
+    check_derivative(Operation::NormWith, geometry(1, [1, 3, 4]), 4);
+    for activation in [Activation::Gelu, Activation::Sigmoid, Activation::Tanh] {
+        check_derivative(Operation::Activation(activation), size, 4);
+    }
+    check_derivative(Operation::AvgPool { factor: [2, 3, 2] }, size, 4);
+    check_derivative(Operation::Upsample { factor: [2, 1, 3] }, size, 4);
+    for operation in [Operation::Add, Operation::Scale, Operation::Shift] {
+        check_derivative(operation, size, 4);
+    }
 }

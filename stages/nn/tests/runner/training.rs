@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pipe_nn::{
-    Augmentation, Case, CaseSource, CpuBackend, Dims, Isa, LoadError, Network, NnError, Progress,
-    TrainConfig, Trained, UNetConfig, train, train_on,
+    Adam, Augment, Case, CaseSource, Classifier, Clip, CpuBackend, Dims, EarlyStopping, Io, Isa, LoadError,
+    Loss, Network, NnError, Norm, Optimizer, Parameters, Penalty, Plateau, Progress, Quantity, Random,
+    Rmsprop, Schedule, Score, Sgd, TrainConfig, TrainJob, Trained, UNet, Warmup, train, train_on,
 };
 
 use crate::support::{bits, noise, with_threads};
@@ -32,13 +33,28 @@ fn cases(range: std::ops::Range<usize>) -> Vec<Case> {
 }
 
 fn network(dims: Dims) -> Network {
-    let config = UNetConfig { dims, in_channels: 1, classes: 3, base_features: 4, levels: 2 };
-    config.network().expect("a valid configuration")
+    let unet = UNet { base_features: Some(4), levels: 2, ..UNet::default() };
+    unet.network(dims, Io { channels: 1, classes: 3, size: [1; 3] }).expect("a valid configuration")
 }
 
 fn config(dims: Dims, epochs: usize) -> TrainConfig {
     let batch_size = if dims == Dims::Two { 8 } else { 2 };
     TrainConfig { epochs, batch_size, seed: 5, ..TrainConfig::for_dims(dims) }
+}
+
+/// What is trained on `cases` and validated on `checks`, without a checkpoint.
+fn job<'a>(
+    network: &'a Network,
+    cases: &'a Vec<Case>,
+    checks: &'a Vec<Case>,
+    config: &'a TrainConfig,
+) -> TrainJob<'a> {
+    TrainJob { network, training: cases, validation: checks, config, start: None, checkpoint_dir: None }
+}
+
+/// Trains to the end without anybody looking.
+fn run_job(job: &TrainJob<'_>) -> Result<Trained, NnError> {
+    train(job, &mut |_| {}, &|| false)
 }
 
 /// Trains on five cases, validates on two.
@@ -50,15 +66,15 @@ fn run(dims: Dims, epochs: usize, stop_after: Option<usize>, dir: Option<&Path>)
         }
     };
     let should_stop = || stop_after.is_some_and(|limit| steps.get() >= limit);
-    train(&network(dims), &cases(0..5), &cases(5..7), &config(dims, epochs), &mut observer, &should_stop, dir)
+    let (network, training, checks, config) = (network(dims), cases(0..5), cases(5..7), config(dims, epochs));
+    let job = TrainJob { checkpoint_dir: dir, ..job(&network, &training, &checks, &config) };
+    train(&job, &mut observer, &should_stop)
 }
 
 /// As [`run`], without random changes: a few epochs on five cases have no time for them.
 fn learn(dims: Dims, epochs: usize) -> Trained {
-    let config = TrainConfig { augmentation: Augmentation::none(), ..config(dims, epochs) };
-    let never = || false;
-    train(&network(dims), &cases(0..5), &cases(5..7), &config, &mut |_| {}, &never, None)
-        .expect("the training ends")
+    let config = TrainConfig { augmentation: Augment::none(), ..config(dims, epochs) };
+    run_job(&job(&network(dims), &cases(0..5), &cases(5..7), &config)).expect("the training ends")
 }
 
 /// Everything but the seconds, as text and bits.
@@ -67,11 +83,12 @@ fn fingerprint(trained: &Trained) -> (Vec<u32>, Vec<u32>, String) {
         parameters.iter().flat_map(|entry| bits(&entry.values)).collect::<Vec<_>>()
     };
     let rows = trained.log.iter().map(|row| {
-        let dice: Vec<_> = row.validation_dice.iter().map(|dice| dice.map(f64::to_bits)).collect();
         let bits = [row.train_loss, row.learning_rate, row.gradient_norm].map(f64::to_bits);
-        format!("{} {} {bits:?} {dice:?}", row.epoch, row.step)
+        // Debug writes the shortest text that reads back to the same bits.
+        format!("{} {} {bits:?} {:?}", row.epoch, row.step, row.validation)
     });
-    (flat(&trained.best), flat(&trained.last), rows.collect::<Vec<_>>().join("\n"))
+    let text = format!("{}\n{:?}", rows.collect::<Vec<_>>().join("\n"), trained.layers);
+    (flat(&trained.best), flat(&trained.last), text)
 }
 
 #[test]
@@ -79,9 +96,9 @@ fn a_3d_network_learns_the_boxes() {
     let trained = learn(Dims::Three, 30);
     let (first, last) = (&trained.log[0], &trained.log[29]);
     assert!(last.train_loss < 0.5 * first.train_loss, "loss {} -> {}", first.train_loss, last.train_loss);
-    let best = trained.log[trained.best_epoch - 1].mean_dice.unwrap();
+    let best = trained.log[trained.best_epoch - 1].key().unwrap();
     assert!(best > 0.8, "Dice {best}");
-    assert!(trained.log.iter().all(|row| row.mean_dice.unwrap() <= best));
+    assert!(trained.log.iter().all(|row| row.key().unwrap() <= best));
     // The largest case is 8×10×10; two levels take multiples of 2.
     assert_eq!(trained.patch, [8, 10, 10]);
 }
@@ -89,7 +106,7 @@ fn a_3d_network_learns_the_boxes() {
 #[test]
 fn a_2d_network_learns_the_boxes_from_slices() {
     let trained = learn(Dims::Two, 60);
-    let best = trained.log[trained.best_epoch - 1].mean_dice.unwrap();
+    let best = trained.log[trained.best_epoch - 1].key().unwrap();
     assert!(best > 0.4, "Dice {best}");
     assert_eq!(trained.patch, [1, 10, 10]);
 }
@@ -103,18 +120,10 @@ fn training_gives_the_same_bits_for_every_thread_count_and_instruction_set() {
             assert_eq!(found, expected, "{threads} threads");
         }
         for backend in [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().filter_map(CpuBackend::with_isa) {
-            let (train, checks, isa) = (cases(0..5), cases(5..7), backend.isa());
-            let never = || false;
-            let trained = train_on(
-                backend,
-                &network(dims),
-                &train,
-                &checks,
-                &config(dims, 2),
-                &mut |_| (),
-                &never,
-                None,
-            );
+            let (network, training, checks) = (network(dims), cases(0..5), cases(5..7));
+            let (config, isa) = (config(dims, 2), backend.isa());
+            let job = job(&network, &training, &checks, &config);
+            let trained = train_on(backend, &job, &mut |_| (), &|| false);
             assert_eq!(fingerprint(&trained.unwrap()), expected, "{isa:?}");
         }
     }
@@ -125,8 +134,7 @@ fn another_seed_gives_another_network() {
     let mut config = config(Dims::Three, 1);
     let mut run = |seed| {
         config.seed = seed;
-        let never = || false;
-        train(&network(Dims::Three), &cases(0..2), &cases(0..0), &config, &mut |_| (), &never, None).unwrap()
+        run_job(&job(&network(Dims::Three), &cases(0..2), &cases(0..0), &config)).unwrap()
     };
     assert_ne!(fingerprint(&run(1)), fingerprint(&run(2)));
 }
@@ -188,22 +196,19 @@ fn a_loss_that_is_not_finite_names_epoch_step_and_cases() {
     image[100..140].fill(3e38);
     bad.image = image.into();
     bad.id = "overflow".into();
-    let config = TrainConfig { augmentation: Augmentation::none(), ..config(Dims::Three, 1) };
-    let never = || false;
-    let none: Vec<Case> = Vec::new();
-    let error = train(&network(Dims::Three), &vec![case(0), bad], &none, &config, &mut |_| (), &never, None);
-    let text = error.unwrap_err().to_string();
-    assert!(text.starts_with("loss is NaN in epoch 1, step 1") && text.contains("overflow"), "{text}");
+    let config = TrainConfig { augmentation: Augment::none(), ..config(Dims::Three, 1) };
+    let error = run_job(&job(&network(Dims::Three), &vec![case(0), bad], &Vec::new(), &config)).unwrap_err();
+    let text = error.to_string();
+    let start = "the training diverged in epoch 1, step 1: loss NaN";
+    assert!(text.starts_with(start) && text.contains("overflow"), "{text}");
 }
 
 #[track_caller]
 fn check_refused(change: impl FnOnce(&mut Case), expected: &str) {
     let mut bad = case(0);
     change(&mut bad);
-    let never = || false;
-    let none: Vec<Case> = Vec::new();
     let config = config(Dims::Three, 1);
-    let error = train(&network(Dims::Three), &vec![bad], &none, &config, &mut |_| (), &never, None);
+    let error = run_job(&job(&network(Dims::Three), &vec![bad], &Vec::new(), &config));
     assert_eq!(error.expect_err("the case is bad").to_string(), expected);
 }
 
@@ -230,9 +235,7 @@ fn an_impossible_configuration_is_refused() {
     let refused = |change: &dyn Fn(&mut TrainConfig), expected: &str| {
         let mut config = config(Dims::Three, 1);
         change(&mut config);
-        let never = || false;
-        let error =
-            train(&network(Dims::Three), &cases(0..1), &cases(0..0), &config, &mut |_| (), &never, None);
+        let error = run_job(&job(&network(Dims::Three), &cases(0..1), &cases(0..0), &config));
         assert_eq!(error.unwrap_err().to_string(), expected);
     };
     refused(&|c| c.epochs = 0, "epochs is 0, but it must be at least 1");
@@ -258,10 +261,9 @@ impl CaseSource for Failing {
 
 #[test]
 fn a_source_that_fails_is_named_with_the_case() {
-    let (never, none) = (|| false, Vec::<Case>::new());
+    let (network, none, config) = (network(Dims::Three), Vec::new(), config(Dims::Three, 1));
     let error =
-        train(&network(Dims::Three), &Failing, &none, &config(Dims::Three, 1), &mut |_| (), &never, None);
-    let error = error.unwrap_err();
+        run_job(&TrainJob { training: &Failing, ..job(&network, &none, &none, &config) }).unwrap_err();
     assert_eq!(error.to_string(), "case 1 of the training cases cannot be loaded");
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "volume is gone");
 }
@@ -269,8 +271,241 @@ fn a_source_that_fails_is_named_with_the_case() {
 #[test]
 fn a_patch_smaller_than_the_cases_trains_on_crops() {
     let config = TrainConfig { patch: Some([4, 6, 8]), ..config(Dims::Three, 2) };
-    let never = || false;
-    let trained =
-        train(&network(Dims::Three), &cases(0..5), &cases(5..7), &config, &mut |_| (), &never, None).unwrap();
-    assert!(trained.log[1].train_loss.is_finite() && trained.log[1].mean_dice.is_some());
+    let trained = run_job(&job(&network(Dims::Three), &cases(0..5), &cases(5..7), &config)).unwrap();
+    assert!(trained.log[1].train_loss.is_finite() && trained.log[1].key().is_some());
+}
+
+/// Everything at once that has a state of its own or draws at random.
+fn everything(dims: Dims) -> (Network, TrainConfig) {
+    let unet = UNet {
+        base_features: Some(4),
+        levels: 2,
+        norm: Norm::Batch,
+        dropout: 0.2,
+        noise: 0.05,
+        deep_supervision: true,
+        ..UNet::default()
+    };
+    let network = unet.network(dims, Io { channels: 1, classes: 3, size: [1; 3] }).expect("valid");
+    let mut random = Random::default();
+    for probability in [
+        &mut random.rotation.probability,
+        &mut random.elastic.probability,
+        &mut random.translation.probability,
+        &mut random.bias_field.probability,
+        &mut random.low_resolution.probability,
+        &mut random.cutout.probability,
+        &mut random.mixup.probability,
+        &mut random.cutmix.probability,
+    ] {
+        *probability = 0.5;
+    }
+    let config = TrainConfig {
+        accumulate: 2,
+        batch_size: 2,
+        ema: Some(0.9),
+        clip: Clip { norm: Some(1.0), value: Some(0.5) },
+        optimizer: Optimizer::Rmsprop(Rmsprop { momentum: 0.5, ..Rmsprop::default() }),
+        learning_rate: 1e-3,
+        rate_for_batch: Some(2),
+        schedule: Schedule::Plateau(Plateau { patience: 0, ..Plateau::default() }),
+        warmup: Warmup { epochs: 1.0, start: 0.1 },
+        penalty: Penalty { weights_l1: 1e-4, weights_l2: 1e-4, activations_l1: 1e-3, activations_l2: 1e-3 },
+        augmentation: Augment::Random(Box::new(random)),
+        foreground: 0.5,
+        patch: (dims == Dims::Three).then_some([4, 6, 6]),
+        checkpoint_seconds: 0.0,
+        ..config(dims, 3)
+    };
+    (network, config)
+}
+
+#[test]
+fn with_all_that_is_random_a_training_killed_anywhere_continues_to_the_same_bits_on_any_number_of_threads() {
+    for dims in [Dims::Two, Dims::Three] {
+        let (network, config) = everything(dims);
+        let (training, checks) = (cases(0..5), cases(5..7));
+        let plain = job(&network, &training, &checks, &config);
+        let trained = run_job(&plain).unwrap();
+        let (expected, last) = (fingerprint(&trained), trained.log[2].step);
+        // Numbers without a pattern below that of all steps.
+        let stops: Vec<usize> =
+            noise(17, 20).iter().map(|draw| ((draw + 1.0) / 2.0 * last as f32) as usize).collect();
+        for (index, stop) in stops.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let job = TrainJob { checkpoint_dir: Some(dir.path()), ..plain };
+            let steps = Cell::new(0);
+            // A kill loses what was done since the last checkpoint: after an interruption, an older one comes back.
+            let older = dir.path().join("older");
+            let mut observer = |progress: &Progress| {
+                if matches!(progress, Progress::Step { .. }) {
+                    steps.set(steps.get() + 1);
+                }
+                let current = dir.path().join("checkpoint.safetensors");
+                if steps.get() + 1 == stop && current.exists() {
+                    std::fs::copy(&current, &older).unwrap();
+                }
+            };
+            let stopped = train(&job, &mut observer, &|| steps.get() >= stop);
+            assert!(matches!(stopped, Err(NnError::Interrupted { .. })), "stopped after {stop} of {last}");
+            if index % 2 == 1 && older.exists() {
+                std::fs::copy(&older, dir.path().join("checkpoint.safetensors")).unwrap();
+            }
+            let threads = [1, 2, 4][index % 3];
+            let found = with_threads(threads, || {
+                let (training, checks) = (cases(0..5), cases(5..7));
+                let job = TrainJob {
+                    training: &training,
+                    validation: &checks,
+                    checkpoint_dir: Some(dir.path()),
+                    start: None,
+                    network: &network,
+                    config: &config,
+                };
+                fingerprint(&run_job(&job).unwrap())
+            });
+            assert_eq!(found, expected, "stopped after {stop}, continued on {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn every_optimiser_learns_the_boxes() {
+    for (optimizer, learning_rate) in [
+        (Optimizer::Sgd(Sgd::default()), 3e-2),
+        (Optimizer::Adam(Adam::default()), 3e-3),
+        (Optimizer::Rmsprop(Rmsprop::default()), 1e-3),
+    ] {
+        let config = TrainConfig {
+            optimizer,
+            learning_rate,
+            augmentation: Augment::none(),
+            ..config(Dims::Three, 20)
+        };
+        let trained = run_job(&job(&network(Dims::Three), &cases(0..5), &Vec::new(), &config)).unwrap();
+        let (first, last) = (trained.log[0].train_loss, trained.log[19].train_loss);
+        assert!(last < 0.6 * first, "{optimizer:?}: {first} -> {last}");
+    }
+}
+
+/// Bright images are class 1; a few have no class.
+fn whole_image(index: usize) -> Case {
+    let class = (index % 2) as u8;
+    let image =
+        noise(index as u64 + 50, 81).iter().map(|v| v + f32::from(class) * 0.8 - 0.4).collect::<Vec<_>>();
+    let label = if index % 11 == 10 { 255 } else { class };
+    Case { id: format!("image{index}"), shape: [1, 9, 9], image: image.into(), label: vec![label].into() }
+}
+
+#[test]
+fn classifiers_tell_bright_images_from_dark_ones() {
+    let io = Io { channels: 1, classes: 2, size: [1, 9, 9] };
+    let small = Classifier { levels: 2, base_features: 4, dropout: 0.1, ..Classifier::default() };
+    let networks =
+        [small.network(Dims::Two, io).unwrap(), pipe_nn::Linear {}.network(Dims::Two, io).unwrap()];
+    let (training, checks) =
+        ((0..40).map(whole_image).collect::<Vec<_>>(), (40..60).map(whole_image).collect::<Vec<_>>());
+    for network in networks {
+        let mut random = Random::default();
+        (random.mixup.probability, random.cutmix.probability) = (0.3, 0.3);
+        let config = TrainConfig {
+            loss: Loss::CrossEntropy(pipe_nn::CrossEntropy::default()),
+            augmentation: Augment::Random(Box::new(random)),
+            learning_rate: 1e-2,
+            ..config(Dims::Two, 15)
+        };
+        let trained = run_job(&job(&network, &training, &checks, &config)).unwrap();
+        let last = trained.log[14].validation.as_ref().unwrap();
+        let Score::Classes { accuracy, auc } = last.score else { panic!("a classifier tells classes") };
+        assert!(auc.unwrap() > 0.95 && accuracy > 0.8, "AUC {auc:?}, accuracy {accuracy}");
+        assert!(last.loss < trained.log[0].validation.as_ref().unwrap().loss);
+    }
+}
+
+#[test]
+fn a_training_stops_early_when_nothing_gets_better() {
+    let config = TrainConfig {
+        // Nothing moves: every score is the first one.
+        learning_rate: 1e-30,
+        weight_decay: 0.0,
+        early_stopping: Some(EarlyStopping { patience: 2, margin: 0.0 }),
+        ..config(Dims::Three, 50)
+    };
+    let (network, training, checks) = (network(Dims::Three), cases(0..2), cases(5..7));
+    let mut stopped = Vec::new();
+    let mut observer = |progress: &Progress| {
+        if let Progress::StoppedEarly { epoch, best_epoch } = progress {
+            stopped.push((*epoch, *best_epoch));
+        }
+    };
+    let trained = train(&job(&network, &training, &checks, &config), &mut observer, &|| false).unwrap();
+    assert_eq!((trained.log.len(), trained.best_epoch), (4, 1));
+    assert_eq!(stopped, [(4, 1)]);
+}
+
+#[test]
+fn overfitting_on_purpose_learns_the_first_cases_by_heart() {
+    let config = TrainConfig { overfit: Some(1), learning_rate: 1e-2, ..config(Dims::Three, 60) };
+    let trained = run_job(&job(&network(Dims::Three), &cases(0..5), &cases(5..7), &config)).unwrap();
+    assert_eq!(trained.log[0].step, 1, "one case, one step an epoch");
+    let best = trained.log[trained.best_epoch - 1].key().unwrap();
+    assert!(best > 0.95, "Dice {best} on the case it was trained on");
+}
+
+#[test]
+fn frozen_layers_and_given_start_values_stay_and_the_others_move() {
+    let (network, training, none) = (network(Dims::Three), cases(0..2), Vec::new());
+    let first = config(Dims::Three, 1);
+    let start = run_job(&job(&network, &training, &none, &first)).unwrap().last;
+    let second = TrainConfig { freeze: vec!["encoder".into()], seed: 9, ..first };
+    let job_from = TrainJob { start: Some(&start), ..job(&network, &training, &none, &second) };
+    let end = run_job(&job_from).unwrap().last;
+    for entry in start.iter() {
+        let same = end.get(&entry.name).unwrap().1 == entry.values;
+        assert_eq!(same, entry.name.starts_with("encoder."), "{}", entry.name);
+    }
+    let wrong = TrainConfig { freeze: vec!["enc".into()], ..second.clone() };
+    let error = run_job(&TrainJob { config: &wrong, ..job_from }).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "freeze is `enc`, but no parameter lies below that name; the network has encoder, decoder, head"
+    );
+    let foreign = Parameters::default();
+    let error = run_job(&TrainJob { start: Some(&foreign), ..job_from }).unwrap_err().to_string();
+    assert!(error.contains("is not among the start values"), "{error}");
+}
+
+#[test]
+fn a_step_of_two_halves_is_one_of_the_whole() {
+    // Instance norm and cross-entropy see no batch, so that the mean gradient of two passes is that of one.
+    let once = TrainConfig {
+        batch_size: 4,
+        loss: Loss::CrossEntropy(pipe_nn::CrossEntropy::default()),
+        optimizer: Optimizer::Sgd(Sgd { momentum: 0.0, nesterov: false, decoupled: false }),
+        patch: Some([4, 6, 6]),
+        augmentation: Augment::none(),
+        ..config(Dims::Three, 2)
+    };
+    let twice = TrainConfig { batch_size: 2, accumulate: 2, ..once.clone() };
+    let (network, training, none) = (network(Dims::Three), cases(0..4), Vec::new());
+    let [one, two] = [once, twice].map(|config| run_job(&job(&network, &training, &none, &config)).unwrap());
+    for (a, b) in one.last.iter().zip(two.last.iter()) {
+        crate::support::assert_close(&a.name, &a.values, &b.values, 1e-5);
+    }
+}
+
+#[test]
+fn each_epoch_tells_of_every_activation_and_gradient() {
+    let trained = run(Dims::Three, 2, None, None).unwrap();
+    let count = |epoch, quantity| {
+        trained.layers.iter().filter(|row| row.epoch == epoch && row.quantity == quantity).count()
+    };
+    // Two levels of two norms down, one up; as many convolutions, the transposed one and the head.
+    for epoch in [1, 2] {
+        assert_eq!((count(epoch, Quantity::Activation), count(epoch, Quantity::Gradient)), (6, 8));
+    }
+    let first = &trained.layers[0];
+    assert_eq!(first.layer, "encoder.0.norm0");
+    // A norm with scale 1 and a leaky ReLU: half of a unit normal, mean 0.395, variance 0.34.
+    assert!((first.mean - 0.395).abs() < 0.1 && (first.variance - 0.34).abs() < 0.1, "{first:?}");
 }

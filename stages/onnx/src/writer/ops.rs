@@ -125,6 +125,106 @@ impl GraphBuilder {
         self.node(node, "BatchNormalization", inputs, vec![float("epsilon", epsilon)], channels, scales)
     }
 
+    /// Adds a group normalisation (`torch.nn.functional.group_norm`): mean and biased variance of each group of
+    /// neighbouring channels of each case. `weight`, `bias`: `[channels]`.
+    pub fn group_norm(
+        &mut self,
+        name: &str,
+        input: &Value,
+        groups: usize,
+        [weight, bias]: [&[f32]; 2],
+        epsilon: f32,
+    ) -> Result<Value, BuildError> {
+        let node = self.scoped(name);
+        let axes = self.spatial(&node, input)?;
+        check_epsilon(&node, epsilon)?;
+        if groups == 0 || !input.channels.is_multiple_of(groups) {
+            return Err(setting(&node, "the number of groups", &groups, "a divisor of the channels"));
+        }
+        // Operator set 17 has none: instance norm over groups laid out as channels, back to shape, affine.
+        let (channels, scales) = (input.channels, input.scales.clone());
+        let part = |part: &str| format!("{node}.{part}");
+        let shape = self.node(part("shape"), "Shape", vec![input.name.clone()], Vec::new(), 1, Vec::new())?;
+        let laid = self.sizes(part("groups"), &[0, groups as i64, -1])?;
+        let inputs = vec![input.name.clone(), laid];
+        let value = self.node(part("laid"), "Reshape", inputs, Vec::new(), groups, Vec::new())?;
+        let ones = Weights { shape: &[groups], values: &vec![1.0; groups] };
+        let zeros = Weights { shape: &[groups], values: &vec![0.0; groups] };
+        let inputs =
+            vec![value.name, self.initializer(part("ones"), ones)?, self.initializer(part("zeros"), zeros)?];
+        let attributes = vec![float("epsilon", epsilon)];
+        let value =
+            self.node(part("unit"), "InstanceNormalization", inputs, attributes, groups, Vec::new())?;
+        let inputs = vec![value.name, shape.name];
+        let value = self.node(part("back"), "Reshape", inputs, Vec::new(), channels, scales.clone())?;
+        let gain = self.spread(&part("weight"), weight, channels, axes)?;
+        let value =
+            self.node(part("scaled"), "Mul", vec![value.name, gain], Vec::new(), channels, scales.clone())?;
+        let shift = self.spread(&part("bias"), bias, channels, axes)?;
+        self.node(node, "Add", vec![value.name, shift], Vec::new(), channels, scales)
+    }
+
+    /// Adds a parametric ReLU (`torch.nn.functional.prelu`). `slope`: `[channels]`.
+    pub fn prelu(&mut self, name: &str, input: &Value, slope: &[f32]) -> Result<Value, BuildError> {
+        let node = self.scoped(name);
+        self.own(input)?;
+        let slope = self.spread(&format!("{node}.weight"), slope, input.channels, input.scales.len())?;
+        let inputs = vec![input.name.clone(), slope];
+        self.node(node, "PRelu", inputs, Vec::new(), input.channels, input.scales.clone())
+    }
+
+    /// Adds `x` times the normal distribution function of `x` (`torch.nn.functional.gelu`).
+    pub fn gelu(&mut self, input: &Value) -> Result<Value, BuildError> {
+        let node = self.counted("gelu");
+        self.own(input)?;
+        let (channels, scales) = (input.channels, input.scales.clone());
+        let part = |part: &str| format!("{node}.{part}");
+        let number = |graph: &mut Self, name: &str, value: f32| {
+            graph.initializer(part(name), Weights { shape: &[1], values: &[value] })
+        };
+        // Operator set 17 has none: 0.5·x·(1 + erf(x/√2)).
+        let root = number(self, "root", std::f32::consts::FRAC_1_SQRT_2)?;
+        let (one, half) = (number(self, "one", 1.0)?, number(self, "half", 0.5)?);
+        let mut step = |name: &str, operator: &str, inputs: Vec<String>| {
+            let value = self.node(part(name), operator, inputs, Vec::new(), channels, scales.clone())?;
+            Ok(value.name)
+        };
+        let scaled = step("scaled", "Mul", vec![input.name.clone(), root])?;
+        let erf = step("erf", "Erf", vec![scaled])?;
+        let share = step("share", "Add", vec![erf, one])?;
+        let doubled = step("doubled", "Mul", vec![input.name.clone(), share])?;
+        self.node(node.clone(), "Mul", vec![doubled, half], Vec::new(), channels, scales.clone())
+    }
+
+    /// Adds the hyperbolic tangent.
+    pub fn tanh(&mut self, input: &Value) -> Result<Value, BuildError> {
+        self.elementwise("Tanh", input, Vec::new())
+    }
+
+    /// Adds a mean pooling over blocks of `factors`, one a spatial axis.
+    pub fn average_pool(&mut self, input: &Value, factors: &[usize]) -> Result<Value, BuildError> {
+        let node = self.counted("AveragePool");
+        let axes = self.spatial(&node, input)?;
+        let window = Window::tight(factors);
+        window.check(&node, axes)?;
+        let scales = shrink(&node, input, factors, &window)?;
+        let attributes = vec![ints("kernel_shape", factors), ints("strides", factors)];
+        self.node(node, "AveragePool", vec![input.name.clone()], attributes, input.channels, scales)
+    }
+
+    /// Lays all values of an image of `size` out as channels, in C order: the value becomes `[batch, channels · size]`.
+    /// The file then takes images of that size alone.
+    pub fn flatten(&mut self, input: &Value, size: &[usize]) -> Result<Value, BuildError> {
+        let node = self.counted("Flatten");
+        let axes = self.spatial(&node, input)?;
+        if size.len() != axes {
+            let (what, found) = ("the size".to_owned(), size.len());
+            return Err(BuildError::Axes { node, what, found, expected: axes });
+        }
+        let channels = input.channels * size.iter().product::<usize>();
+        self.node(node, "Flatten", vec![input.name.clone()], vec![int("axis", 1)], channels, Vec::new())
+    }
+
     /// Adds `max(x, 0)`.
     pub fn relu(&mut self, input: &Value) -> Result<Value, BuildError> {
         self.elementwise("Relu", input, Vec::new())
@@ -343,6 +443,18 @@ impl GraphBuilder {
         channels: usize,
     ) -> Result<String, BuildError> {
         self.initializer(format!("{node}.{part}"), Weights { shape: &[channels], values })
+    }
+
+    /// A value a channel, shaped so that it meets values with `axes` spatial axes.
+    fn spread(
+        &mut self,
+        name: &str,
+        values: &[f32],
+        channels: usize,
+        axes: usize,
+    ) -> Result<String, BuildError> {
+        let shape = [&[channels], vec![1; axes].as_slice()].concat();
+        self.initializer(name.to_owned(), Weights { shape: &shape, values })
     }
 
     fn scoped(&self, name: &str) -> String {

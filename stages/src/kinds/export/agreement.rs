@@ -1,7 +1,7 @@
 //! Whether an exported model computes what the network it was made from computes.
 
 use crate::error::StageError;
-use pipe_nn::{CpuBackend, Dims, Geometry, Model};
+use pipe_nn::{CpuBackend, Dims, Geometry, Model, Task};
 use pipe_onnx::Session;
 use std::num::NonZeroUsize;
 
@@ -34,8 +34,8 @@ impl Agreement {
     }
 }
 
-/// Runs both on the same noise at two sizes: one sample of the patch, and two samples of about half of it. Returns
-/// the worse of both.
+/// Runs both on the same noise at two sizes: one sample of the patch, and two samples of about half of it (of the
+/// same where a network takes no other). Returns the worse of both.
 ///
 /// The noise has mean 0 and variance 1, as normalised images have, and is the same on every machine.
 pub(super) fn compare(
@@ -47,9 +47,11 @@ pub(super) fn compare(
     let mut session =
         Session::from_bytes(export, threads).map_err(StageError::inner("loading the exported model"))?;
     let mut worst = Agreement { difference: 0.0, scale: 0.0 };
-    for (samples, size) in
-        [(1, patch), (2, other_size(patch, network.network().multiple, network.network().dims))]
-    {
+    let second = match network.network().fixed_size {
+        Some(size) => size,
+        None => other_size(patch, network.network().multiple, network.network().dims),
+    };
+    for (samples, size) in [(1, patch), (2, second)] {
         let geometry = Geometry { samples, size };
         let channels = network.network().in_channels;
         let input = noise(geometry.rows() * channels, samples as u64);
@@ -58,7 +60,8 @@ pub(super) fn compare(
         let shape = [&[samples, channels], spatial].concat();
         let (found, found_shape) =
             session.run(&input, &shape).map_err(StageError::inner("running the exported model"))?;
-        let expected_shape = [&[samples, network.network().classes], spatial].concat();
+        let told: &[usize] = if network.network().task == Task::Segmentation { spatial } else { &[] };
+        let expected_shape = [&[samples, network.network().classes], told].concat();
         if found_shape != expected_shape {
             return Err(StageError::Internal(format!(
                 "the exported model gives an output of shape {found_shape:?}, the network {expected_shape:?}"

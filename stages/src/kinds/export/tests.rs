@@ -1,7 +1,8 @@
 use super::*;
-use crate::kinds::inference::testing::{labels, two_labels, unet};
+use crate::kinds::inference::testing::{labels, model, two_labels, unet};
 use crate::testing::{TestRun, TestSpace, problems};
 use pipe_imaging::normalize::Normalization;
+use pipe_nn::{Activation, Classifier, Down, Encoder, Linear, Norm, UNet, Up};
 use pipe_onnx::Session;
 use serde_json::json;
 use std::num::NonZeroUsize;
@@ -43,6 +44,60 @@ fn an_exported_network_computes_the_same_logits() {
 }
 
 #[test]
+fn every_architecture_norm_and_activation_is_exported_as_it_computes() {
+    let small = || UNet { base_features: Some(4), levels: 2, ..UNet::default() };
+    let classifier = || Classifier { base_features: 4, levels: 2, ..Classifier::default() };
+    let residual = UNet {
+        encoder: Encoder::Residual,
+        down: Down::Stride,
+        up: Up::Nearest,
+        norm: Norm::Group(2),
+        activation: Activation::Gelu,
+        deep_supervision: true,
+        dropout: 0.5,
+        noise: 0.5,
+        strides: Some(vec![[1, 2, 2]]),
+        kernels: Some(vec![[1, 3, 3], [3, 3, 3]]),
+        ..small()
+    };
+    let without_skips = UNet {
+        down: Down::AvgPool,
+        skips: false,
+        norm: Norm::Batch,
+        activation: Activation::Prelu,
+        ..small()
+    };
+    for (seed, architecture) in [
+        Architecture::Unet3d(residual.clone()),
+        Architecture::Unet2d(UNet { kernels: None, strides: None, ..residual }),
+        Architecture::Unet3d(without_skips.clone()),
+        Architecture::Unet2d(without_skips),
+        Architecture::Unet2d(UNet { activation: Activation::Sigmoid, ..small() }),
+        Architecture::Unet3d(UNet { activation: Activation::Tanh, ..small() }),
+        Architecture::Classifier2d(classifier()),
+        Architecture::Classifier3d(Classifier {
+            activation: Activation::Gelu,
+            norm: Norm::Group(4),
+            ..classifier()
+        }),
+        Architecture::Linear2d(Linear {}),
+        Architecture::Linear3d(Linear {}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("{architecture:?}");
+        let run = export(&model(architecture, &two_labels(), 0, seed as u64));
+        let difference = run.facts["max_difference"].as_f64().expect("a number");
+        assert!(difference < 1e-5, "{name}: {difference}");
+        assert!(
+            run.facts["max_logit"].as_f64().expect("a number") > 0.01,
+            "{name}: the check saw real logits"
+        );
+    }
+}
+
+#[test]
 fn a_network_of_other_weights_does_not_agree() {
     let space = TestSpace::new();
     let run = space
@@ -50,9 +105,8 @@ fn a_network_of_other_weights_does_not_agree() {
         .expect("a sound model is exported");
     let onnx = run.load(&PREDICTOR).members[0].read().expect("stored");
     let other = unet(Dims::Three, &two_labels(), 0, 2);
-    let Architecture::Unet(config) = &other.card.architecture;
     let parameters = Parameters::from_safetensors(&other.weights).expect("written by the model");
-    let network = config.network().expect("valid");
+    let network = other.card.architecture.network(other.card.io).expect("valid");
     let other = pipe_nn::Model::from_parameters(CpuBackend::default(), network, &parameters)
         .expect("its own weights");
     let agreement = agreement::compare(&other, &onnx, [8, 8, 8]).expect("both run");

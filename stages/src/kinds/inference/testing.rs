@@ -3,8 +3,8 @@
 use crate::artifact::Artifact;
 use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
 use crate::artifacts::{
-    Architecture, DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts,
-    VolumeRow, Volumes, VolumesInfo,
+    DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts, VolumeRow,
+    Volumes, VolumesInfo,
 };
 use crate::testing::TestSpace;
 use fs_err as fs;
@@ -13,7 +13,7 @@ use pipe_imaging::normalize::Normalization;
 use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
-use pipe_nn::{CpuBackend, Dims, UNetConfig};
+use pipe_nn::{Architecture, CpuBackend, Dims, Initialization, Io, UNet};
 use pipe_onnx::{GraphBuilder, Weights, Window};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,23 +35,40 @@ fn training(fold: usize) -> TrainingFacts {
         epochs: 3,
         epoch: 2,
         validation_dice: Some(0.5),
+        validation_auc: None,
     }
 }
 
 /// A U-Net of two levels with random weights and one image channel.
 pub(crate) fn unet(dims: Dims, labels: &BTreeMap<u8, String>, fold: usize, seed: u64) -> Model {
-    let config = UNetConfig { dims, in_channels: 1, classes: labels.len(), base_features: 4, levels: 2 };
-    let network = config.network().expect("the configuration is valid");
+    let small = UNet { base_features: Some(4), levels: 2, ..UNet::default() };
+    let architecture =
+        if dims == Dims::Two { Architecture::Unet2d(small) } else { Architecture::Unet3d(small) };
+    model(architecture, labels, fold, seed)
+}
+
+/// A network with random weights and one image channel, for patches of 8 voxels an axis.
+pub(crate) fn model(
+    architecture: Architecture,
+    labels: &BTreeMap<u8, String>,
+    fold: usize,
+    seed: u64,
+) -> Model {
+    let patch = architecture.dims().axes(8);
+    let io = Io { channels: 1, classes: labels.len(), size: patch };
+    let network = architecture.network(io).expect("the configuration is valid");
+    let start = pipe_nn::Model::new(CpuBackend::default(), network, Initialization::default(), seed);
     Model {
         card: ModelCard {
-            architecture: Architecture::Unet(config),
-            patch: dims.axes(8),
+            architecture,
+            io,
+            patch,
             spacing_mm: None,
             normalization: Normalization::None,
             labels: labels.clone(),
             training: training(fold),
         },
-        weights: pipe_nn::Model::new(CpuBackend::default(), network, seed).parameters().to_safetensors(),
+        weights: start.parameters().to_safetensors(),
     }
 }
 

@@ -190,6 +190,8 @@ fn log(dice: &[Option<f64>]) -> TrainingLog {
         gradient_norm: 1.0,
         validation_loss: None,
         validation_dice,
+        validation_accuracy: None,
+        validation_auc: None,
     };
     let of = |label: u8, name: &'static str| {
         epochs().filter(|(_, dice)| dice.is_some()).map(move |(epoch, dice)| LabelDiceRow {
@@ -199,7 +201,11 @@ fn log(dice: &[Option<f64>]) -> TrainingLog {
             dice,
         })
     };
-    TrainingLog { rows: epochs().map(row).collect(), dice: of(1, "left").chain(of(2, "right")).collect() }
+    TrainingLog {
+        rows: epochs().map(row).collect(),
+        dice: of(1, "left").chain(of(2, "right")).collect(),
+        ..TrainingLog::default()
+    }
 }
 
 /// The page that the stage writes.
