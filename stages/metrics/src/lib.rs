@@ -19,6 +19,7 @@
 
 pub mod bootstrap;
 pub mod classification;
+pub mod agreement;
 pub mod confusion;
 mod distance;
 pub mod grid;

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayView3, Axis, s};
 
-use super::Thumbnail;
+use super::thumbnail::{SIZE, Thumbnail};
 
 /// Structures wider than this, in voxels of the thumbnail, are taken out first: where organs lie is alike in everybody.
 const WIDE: f64 = 3.75;
@@ -14,7 +14,7 @@ const HOPELESS: f64 = 0.75;
 const STARTS: usize = 2;
 
 /// A thumbnail made ready to be compared many times.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pattern {
     fine: Array3<f32>,
     coarse: Array3<f32>,
@@ -35,6 +35,27 @@ impl Pattern {
     pub fn new(thumbnail: &Thumbnail) -> Self {
         let voxels = thumbnail.voxels();
         Self { fine: smoothed(voxels, NARROW) - smoothed(voxels, WIDE), coarse: halved(voxels) }
+    }
+
+    /// Little-endian `f32`, the fine structure first.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.fine.iter().chain(&self.coarse).flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    /// A pattern that [`bytes`](Self::bytes) wrote; `None` when the length is none of a pattern.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (values, rest) = bytes.as_chunks::<4>();
+        let depth = match values.len() {
+            n if n == SIZE * SIZE + SIZE * SIZE / 4 => 1,
+            n if n == SIZE * SIZE * SIZE + SIZE * SIZE * SIZE / 8 => SIZE,
+            _ => return None,
+        };
+        let mut values = values.iter().map(|value| f32::from_le_bytes(*value));
+        let mut take = |shape: [usize; 3]| {
+            Array3::from_shape_vec(shape, values.by_ref().take(shape.iter().product()).collect()).ok()
+        };
+        let (fine, coarse) = (take([depth, SIZE, SIZE])?, take([depth.div_ceil(2), SIZE / 2, SIZE / 2])?);
+        rest.is_empty().then_some(Self { fine, coarse })
     }
 }
 
@@ -221,6 +242,15 @@ mod tests {
             assert!((found.correlation - 1.0).abs() < 1e-5, "{found:?}");
             assert_eq!((found.mirrored, found.shift), ([false; 3], [0; 3]));
         }
+    }
+
+    #[test]
+    fn patterns_read_back() {
+        for shape in [[1, 40, 30], [20, 24, 28]] {
+            let own = pattern(image(shape, 3).view());
+            assert_eq!(Pattern::from_bytes(&own.bytes()), Some(own));
+        }
+        assert_eq!(Pattern::from_bytes(&[0; 576 * 4]), None);
     }
 
     #[test]

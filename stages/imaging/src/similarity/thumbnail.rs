@@ -5,7 +5,7 @@ use ndarray::{Array3, ArrayView3, Axis};
 use crate::volume::Image;
 
 /// Voxels along each axis.
-const SIZE: usize = 24;
+pub(super) const SIZE: usize = 24;
 /// Intensities beyond these shares are clipped: a few bright voxels must not be all that counts.
 const CLIP: (f64, f64) = (0.01, 0.99);
 
@@ -28,23 +28,6 @@ impl Thumbnail {
             });
         }
         normalised(sum?).map(Self)
-    }
-
-    /// A thumbnail that [`bytes`](Self::bytes) wrote; `None` when the length is none of a thumbnail.
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let shape = match bytes.len() / 4 {
-            n if n == SIZE * SIZE * SIZE => [SIZE; 3],
-            n if n == SIZE * SIZE => [1, SIZE, SIZE],
-            _ => return None,
-        };
-        let (values, rest) = bytes.as_chunks::<4>();
-        let values = values.iter().map(|value| f32::from_le_bytes(*value)).collect();
-        Array3::from_shape_vec(shape, values).ok().filter(|_| rest.is_empty()).map(Self)
-    }
-
-    /// Little-endian `f32`, x fastest.
-    pub fn bytes(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|value| value.to_le_bytes()).collect()
     }
 
     /// Whether it is of a flat image; only thumbnails of one kind can be compared.
@@ -149,14 +132,5 @@ mod tests {
     fn nothing_to_see_gives_none() {
         assert_eq!(Thumbnail::of(&image([4, 4, 4], |_| 7.0)), None);
         assert_eq!(Thumbnail::of(&image([4, 4, 4], |_| f32::NAN)), None);
-    }
-
-    #[test]
-    fn bytes_read_back() {
-        for shape in [[1, 30, 20], [9, 30, 20]] {
-            let thumbnail = Thumbnail::of(&image(shape, |at| (at[1] * at[2]) as f32)).expect("not constant");
-            assert_eq!(Thumbnail::from_bytes(&thumbnail.bytes()), Some(thumbnail));
-        }
-        assert_eq!(Thumbnail::from_bytes(&[0; 12]), None);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 mod classification;
 mod empty;
+mod agreement;
 mod golden;
 mod lesions;
 mod overlap;

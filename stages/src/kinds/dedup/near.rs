@@ -33,7 +33,7 @@ pub(super) fn pairs(
     let mut found = Vec::new();
     for flat in [false, true] {
         let kind: Vec<&Look> =
-            looks.iter().filter(|look| look.spectrum.is_some() && look.flat == flat).collect();
+            looks.iter().filter(|look| look.seen.spectrum.is_some() && look.seen.flat == flat).collect();
         found.extend(aligned(&kind, context)?);
     }
     let best = best_others(&found);
@@ -73,7 +73,7 @@ struct Pair {
 
 /// Every image aligned with those that its spectrum is nearest to, sorted by pair.
 fn aligned(looks: &[&Look], context: &StageContext) -> Result<Vec<Pair>, StageError> {
-    let mut spectra: Vec<Vec<f32>> = looks.iter().filter_map(|look| look.spectrum.clone()).collect();
+    let mut spectra: Vec<Vec<f32>> = looks.iter().filter_map(|look| look.seen.spectrum.clone()).collect();
     standardise(&mut spectra);
     let candidates: Vec<Vec<usize>> =
         (0..spectra.len()).into_par_iter().map(|of| nearest(&spectra, of, CANDIDATES)).collect();
@@ -88,10 +88,9 @@ fn aligned(looks: &[&Look], context: &StageContext) -> Result<Vec<Pair>, StageEr
             return Err(StageError::Interrupted);
         }
         let mut pairs = Vec::new();
-        let Some(own) = looks[one].pattern()? else { return Ok(pairs) };
+        let own = looks[one].pattern()?;
         for &other in others {
-            let Some(pattern) = looks[other].pattern()? else { continue };
-            if let Some(alignment) = align(&own, &pattern) {
+            if let Some(alignment) = align(&own, &looks[other].pattern()?) {
                 pairs.push(Pair { one: looks[one].case, other: looks[other].case, alignment });
             }
         }

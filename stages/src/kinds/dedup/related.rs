@@ -16,7 +16,7 @@ const LARGEST: usize = 8;
 /// The pairs that link every group, and a sentence about each step that too many cases share.
 pub(super) fn pairs(table: &CaseTable, looks: &[Look]) -> (Vec<Duplicate>, Vec<String>) {
     let mut steps: Vec<(f64, usize)> =
-        looks.iter().filter_map(|look| Some((look.step?, look.case))).collect();
+        looks.iter().filter_map(|look| Some((look.seen.step?, look.case))).collect();
     steps.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let (mut rows, mut common) = (Vec::new(), Vec::new());
     let mut start = 0;
