@@ -34,7 +34,8 @@ pub struct Params {
     /// Images that are the same but for intensity scale, noise, grid, mirroring or a shift of up to a twentieth of
     /// the field of view.
     pub near: Treatment,
-    /// From which correlation on, from 0.8 to 1, images are nearly the same.
+    /// From which correlation on, from 0.8 to 1, images may be nearly the same. They are if they also stand out: no other
+    /// image comes half as near.
     pub similarity: f64,
     /// Images that were cut from one scan, such as the two sides of a brain: the step between their intensities is
     /// the same number with many digits.
@@ -49,7 +50,7 @@ impl Default for Params {
         Self {
             exact: Treatment::Remove,
             near: Treatment::Group,
-            similarity: 0.95,
+            similarity: 0.9,
             related: Treatment::Group,
             labels: Treatment::Report,
         }
@@ -104,7 +105,7 @@ impl Stage for Dedup {
         vec![ParamProblem {
             parameter: "similarity",
             message: format!("{} is not from 0.8 to 1", params.similarity),
-            help: "use 0.95; lower finds more, and more that only looks alike".into(),
+            help: "use 0.9; lower finds more, and more that only looks alike".into(),
         }]
     }
 

@@ -34,7 +34,7 @@ pub struct Alignment {
 impl Pattern {
     pub fn new(thumbnail: &Thumbnail) -> Self {
         let voxels = thumbnail.voxels();
-        Self { fine: smoothed(voxels, NARROW) - smoothed(voxels, WIDE), coarse: halved(voxels) }
+        Self { fine: smoothed(&voxels, NARROW) - smoothed(&voxels, WIDE), coarse: halved(&voxels) }
     }
 
     /// Little-endian `f32`, the fine structure first.
@@ -116,8 +116,8 @@ fn flipped(array: &Array3<f32>, mirrored: [bool; 3]) -> Array3<f32> {
 fn overlap_correlation(a: &Array3<f32>, b: &Array3<f32>, shift: [i32; 3]) -> f64 {
     let (mut a, mut b) = (a.view(), b.view());
     let cut = |array: &mut ArrayView3<'_, f32>, sign: i32| {
-        for axis in 0..3 {
-            let by = sign * shift[axis];
+        for (axis, by) in shift.into_iter().enumerate() {
+            let by = sign * by;
             let length = array.shape()[axis] as i32;
             array.slice_axis_inplace(Axis(axis), (by.max(0)..length + by.min(0)).into());
         }
@@ -165,7 +165,7 @@ fn row_sums(a: &[f32], b: &[f32]) -> [f32; 5] {
 }
 
 /// Under a Gaussian of this standard deviation in voxels, edges repeated.
-fn smoothed(voxels: ArrayView3<'_, f32>, sigma: f64) -> Array3<f32> {
+fn smoothed(voxels: &ArrayView3<'_, f32>, sigma: f64) -> Array3<f32> {
     let reach = (3.0 * sigma).ceil() as i64;
     let weights: Vec<f64> =
         (-reach..=reach).map(|at| (-(at * at) as f64 / (2.0 * sigma * sigma)).exp()).collect();
@@ -187,7 +187,7 @@ fn smoothed(voxels: ArrayView3<'_, f32>, sigma: f64) -> Array3<f32> {
 }
 
 /// Means of two by two (by two) voxels.
-fn halved(voxels: ArrayView3<'_, f32>) -> Array3<f32> {
+fn halved(voxels: &ArrayView3<'_, f32>) -> Array3<f32> {
     let mut out = voxels.to_owned();
     for axis in (0..3).filter(|&axis| voxels.shape()[axis] > 1).map(Axis) {
         let (even, odd) = match axis.0 {

@@ -21,7 +21,7 @@ impl Thumbnail {
     pub fn of(image: &Image) -> Option<Self> {
         let mut sum: Option<Array3<f32>> = None;
         for channel in image.voxels().axis_iter(Axis(0)) {
-            let Some(channel) = normalised(reduced(channel)) else { continue };
+            let Some(channel) = normalised(reduced(&channel)) else { continue };
             sum = Some(match sum {
                 Some(sum) => sum + &channel,
                 None => channel,
@@ -40,7 +40,7 @@ impl Thumbnail {
     }
 }
 
-fn reduced(channel: ArrayView3<'_, f32>) -> Array3<f32> {
+fn reduced(channel: &ArrayView3<'_, f32>) -> Array3<f32> {
     let flat = channel.shape()[0] == 1;
     // The longest axis first: what follows has less to do.
     let mut axes = [0, 1, 2];
@@ -48,16 +48,16 @@ fn reduced(channel: ArrayView3<'_, f32>) -> Array3<f32> {
     let mut out = channel.to_owned();
     for axis in axes {
         let size = if flat && axis == 0 { 1 } else { SIZE };
-        out = resized(out.view(), Axis(axis), size);
+        out = resized(&out, Axis(axis), size);
     }
     out
 }
 
 /// Resamples one axis with a triangle filter as wide as the coarser of both grids, edges repeated.
-fn resized(array: ArrayView3<'_, f32>, axis: Axis, size: usize) -> Array3<f32> {
+fn resized(array: &Array3<f32>, axis: Axis, size: usize) -> Array3<f32> {
     let length = array.len_of(axis);
     if length == size {
-        return array.to_owned();
+        return array.clone();
     }
     let factor = length as f64 / size as f64;
     let width = factor.max(1.0);

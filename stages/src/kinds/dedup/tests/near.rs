@@ -158,3 +158,18 @@ fn a_step_that_many_share_is_told_and_no_evidence() {
         ]
     );
 }
+
+#[test]
+fn three_copies_are_one_group() {
+    let space = TestSpace::new();
+    with_copy(&space, SHAPE, |at| 2.0 * blobs(3, as_f64(at)) + 1.0);
+    let root = space.path().join("data");
+    let mirrored = image(SHAPE, |[z, y, x]| blobs(3, as_f64([z, y, 25 - x])));
+    write(&root, "c97", SHAPE, mirrored, vec![0; 24 * 28 * 26]);
+    let table = import_folder(&space, &root);
+    let unique = dedup(&space, &table, json!({})).expect("the dedup goes through").load(&UNIQUE);
+    let patients: BTreeSet<&str> =
+        ["c7", "c97", "c99"].iter().map(|id| unique.get(id).expect("kept").patient.as_str()).collect();
+    assert_eq!(patients.into_iter().collect::<Vec<_>>(), ["c7-8"]);
+    assert_eq!(unique.patients().len(), 10);
+}
