@@ -83,14 +83,24 @@ fn histogram(quantity: &Quantity) -> Option<String> {
     let logarithmic = quantity.judged == Judged::ByFactor && all.min > 0.0 && all.max / all.min > WIDE;
     let scaled = |value: f64| if logarithmic { value.log10() } else { value };
     let (low, high) = (scaled(all.min), scaled(all.max));
-    let place = |value: f64| ((scaled(value) - low) / (high - low)).clamp(0.0, 1.0);
-    let mut bins = [0_usize; BINS];
-    for (_, value) in &quantity.values {
-        bins[((place(*value) * BINS as f64) as usize).min(BINS - 1)] += 1;
+    let values = || quantity.values.iter().map(|(_, value)| *value);
+    // Counts have a bar each, or every few bars would be empty.
+    let counted = high - low < BINS as f64 && values().all(|value| value.fract() == 0.0);
+    let count = if counted { (high - low) as usize + 1 } else { BINS };
+    let place = |value: f64| {
+        if counted {
+            (value - low + 0.5) / count as f64
+        } else {
+            ((scaled(value) - low) / (high - low)).clamp(0.0, 1.0)
+        }
+    };
+    let mut bins = vec![0_usize; count];
+    for value in values() {
+        bins[((place(value) * count as f64) as usize).min(count - 1)] += 1;
     }
     let most = bins.iter().copied().max().unwrap_or(1).max(1) as f64;
     let mut plot = text(left, 16.0, "start", &title);
-    let each = width / BINS as f64;
+    let each = width / count as f64;
     for (index, count) in bins.iter().enumerate().filter(|(_, count)| **count > 0) {
         // One case among a thousand must be seen.
         plot += &bar(left + index as f64 * each, each, (*count as f64 / most).max(0.02));
@@ -128,8 +138,22 @@ mod tests {
     fn a_bar_stands_where_cases_are_and_nowhere_else() {
         let svg = draw(&BTreeMap::new(), &[quantity(Judged::ByDifference, &[0.0, 0.0, 12.0, 24.0])]);
         assert_eq!(bars(&svg), 3);
-        assert!(svg.contains("size &lt;mm> (4 cases)") && svg.contains("median 6<"), "{svg}");
+        // Counts from 0 to 24 are too many for a bar each: 25.
+        assert!(
+            svg.contains("width=\"10.3\"")
+                && svg.contains("size &lt;mm> (4 cases)")
+                && svg.contains("median 6<"),
+            "{svg}"
+        );
         roxmltree::Document::parse(&svg).expect("well-formed");
+    }
+
+    #[test]
+    fn few_counts_have_a_bar_each() {
+        let svg = draw(&BTreeMap::new(), &[quantity(Judged::Never, &[3.0, 4.0, 4.0, 6.0])]);
+        assert_eq!(bars(&svg), 3);
+        // Four bars fill 272 pixels.
+        assert_eq!(svg.matches("width=\"67.0\"").count(), 3);
     }
 
     #[test]
