@@ -13,8 +13,11 @@ fn map(one: usize, two: usize) -> Vec<u8> {
     (0..120).map(|at| if at < one { 1 } else { u8::from(at < two) * 2 }).collect()
 }
 
+/// Name of an annotator and what he or she drew.
+type Map<'a> = (&'a str, Vec<u8>);
+
 /// A table of cases, each with the maps of annotators by name.
-fn table(space: &TestSpace, cases: &[(&str, &[(&str, Vec<u8>)])]) -> CaseTable {
+fn table(space: &TestSpace, cases: &[(&str, &[Map<'_>])]) -> CaseTable {
     let labels =
         [(0, "background"), (1, "liver"), (2, "tumour")].map(|(value, name)| (value, name.to_owned()));
     let dataset = DatasetInfo { labels: BTreeMap::from(labels), ..DatasetInfo::default() };
@@ -171,7 +174,7 @@ fn maps_of_another_grid_are_refused_with_both() {
 #[test]
 fn empty_maps_and_single_annotators_are_no_dispute() {
     let space = TestSpace::new();
-    let cases: &[(&str, &[(&str, Vec<u8>)])] = &[
+    let cases: &[(&str, &[Map<'_>])] = &[
         ("alone", &[("anna", map(3, 5))]),
         ("empty", &[("anna", map(0, 0)), ("ben", map(0, 0))]),
         ("nobody", &[]),

@@ -51,7 +51,7 @@ pub(super) fn pairs(
     let outside = |pair: &Pair| {
         let group = groups.root(pair.one);
         let others = [pair.one, pair.other].into_iter().flat_map(|case| best.of(case));
-        others.filter(|(other, _)| groups.root(*other) != group).map(|(_, score)| score).fold(None, larger)
+        others.filter(|(other, _)| groups.root(*other) != group).map(|(_, score)| score).reduce(f64::max)
     };
     Ok(links
         .into_iter()
@@ -129,12 +129,8 @@ impl Others {
             .filter(|(third, _)| *third != pair.one && *third != pair.other)
             .filter(|(third, _)| !(one.contains(third) && other.contains(third)))
             .map(|(_, score)| score)
-            .fold(None, larger)
+            .reduce(f64::max)
     }
-}
-
-fn larger(best: Option<f64>, next: f64) -> Option<f64> {
-    Some(best.map_or(next, |best| best.max(next)))
 }
 
 fn remark(table: &CaseTable, pair: &Pair) -> String {

@@ -70,7 +70,9 @@ fn part_at(place: f64, shares: &[f64]) -> usize {
 fn fill_empty(parts: &mut [usize], shares: &[f64], ranks: &[[u8; 32]]) {
     loop {
         let mut counts = vec![0_usize; shares.len()];
-        parts.iter().for_each(|part| counts[*part] += 1);
+        for part in parts.iter() {
+            counts[*part] += 1;
+        }
         let empty = (0..shares.len()).find(|&part| shares[part] > 0.0 && counts[part] == 0);
         let Some(donor) = (0..shares.len()).max_by_key(|&part| (counts[part], std::cmp::Reverse(part)))
         else {

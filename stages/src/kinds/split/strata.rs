@@ -112,7 +112,9 @@ fn counts<'a>(groups: &'a [Group], parts: &[Part]) -> BTreeMap<&'a str, BTreeMap
 /// The largest difference, over all parts and strata, between the share of a stratum in the part and in all cases.
 pub(super) fn imbalance(groups: &[Group], parts: &[Part]) -> f64 {
     let mut sizes: BTreeMap<Part, usize> = BTreeMap::new();
-    parts.iter().for_each(|part| *sizes.entry(*part).or_default() += 1);
+    for part in parts {
+        *sizes.entry(*part).or_default() += 1;
+    }
     let mut largest = 0.0_f64;
     for own in counts(groups, parts).values() {
         let share = own.values().sum::<usize>() as f64 / parts.len() as f64;

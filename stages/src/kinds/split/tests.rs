@@ -177,12 +177,12 @@ fn row(one: &str, other: &str, kind: DuplicateKind, action: DuplicateAction) -> 
     }
 }
 
-fn split_with(table: &CaseTable, rows: Vec<Duplicate>) -> Result<TestRun, StageError> {
+fn split_with(table: &CaseTable, rows: Vec<Duplicate>) -> Result<FoldTable, StageError> {
     let space = TestSpace::new();
     let inputs = [("cases", space.stored(table)), ("duplicates", space.stored(&DuplicateTable { rows }))];
     let inputs: Vec<(&str, &std::path::Path)> =
         inputs.iter().map(|(port, dir)| (*port, dir.as_path())).collect();
-    space.run::<Split>(json!({}), &inputs)
+    Ok(space.run::<Split>(json!({}), &inputs)?.load(&FOLDS))
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn pairs_that_are_one_patient_pass_the_leak_check() {
     let mut table = cohort(&[1; 40]);
     table.cases[39].patient = "p0000".into();
     let rows = vec![row("p0000_00", "p0039_00", DuplicateKind::Related, DuplicateAction::Grouped)];
-    let parts = split_with(&table, rows).expect("the pair is one patient").load(&FOLDS);
+    let parts = split_with(&table, rows).expect("the pair is one patient");
     assert_eq!(parts.rows[0].part, parts.rows[39].part);
 }
 

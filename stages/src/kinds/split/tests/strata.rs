@@ -17,12 +17,9 @@ fn classified(sizes: &[usize], class: impl Fn(usize) -> usize) -> CaseTable {
     table
 }
 
-fn run(table: &CaseTable, params: Value, seed: u64) -> TestRun {
-    try_split(table, params, seed).expect("the split goes through")
-}
-
 fn imbalance_of(table: &CaseTable, params: Value, seed: u64) -> f64 {
-    run(table, params, seed).facts["largest imbalance"].as_f64().expect("a number")
+    let run = try_split(table, params, seed).expect("the split goes through");
+    run.facts["largest imbalance"].as_f64().expect("a number")
 }
 
 #[test]
@@ -30,8 +27,7 @@ fn every_part_has_its_share_of_a_rare_class() {
     // One patient in ten has class 1.
     let table = classified(&[1; 200], |patient| usize::from(patient % 10 == 0));
     for seed in 0..20 {
-        let run = run(&table, json!({ "stratify": ["class"] }), seed);
-        let folds = run.load(&FOLDS);
+        let folds = split(&table, json!({ "stratify": ["class"] }), seed);
         let rare = |ids: Vec<&str>| {
             ids.iter().filter(|id| table.get(id).expect("a case").class.as_deref() == Some("class 1")).count()
         };
