@@ -6,14 +6,14 @@ use serde::Deserialize;
 #[derive(Deserialize)]
 struct Reference {
     raters: Vec<Vec<u8>>,
-    labels: Vec<Label>,
+    labels: Vec<Estimate>,
     kappa: Vec<(usize, usize, f64)>,
     voting: Vec<u8>,
     undecided: u8,
 }
 
 #[derive(Deserialize)]
-struct Label {
+struct Estimate {
     label: u8,
     probability: Vec<f64>,
     sensitivity: Vec<f64>,
