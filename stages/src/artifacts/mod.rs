@@ -17,10 +17,7 @@ pub mod report;
 pub(crate) mod table_file;
 pub mod training_log;
 pub mod volumes;
-<<<<<<< HEAD
-=======
 pub use agreement::{Agreement, AnnotatorRow, PairRow, RankRow};
->>>>>>> 0ab10f4 (split: strata, repeats, nested, official parts, duplicates in the leak check; annotators; inspect: plots (wip))
 pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef};
 pub use check_table::{CheckAction, CheckTable, Finding, Severity};
 pub use dataset::Dataset;
