@@ -148,8 +148,6 @@ fn whole_case(candidate: &Candidate, reading: &Reading, patient: String) -> Opti
         id: candidate.id.clone(),
         patient,
         class: candidate.class.clone(),
-        annotations: Vec::new(),
-        info: std::collections::BTreeMap::new(),
         images: vec![file],
         voxels: image.voxels,
         label_voxels: label.as_ref().map(|(_, label)| label.voxels),

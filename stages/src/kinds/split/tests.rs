@@ -15,8 +15,6 @@ fn cohort(sizes: &[usize]) -> CaseTable {
             let id = format!("p{patient:04}_{number:02}");
             let digest = Digest::of_bytes(id.as_bytes());
             cases.push(Case {
-                annotations: Vec::new(),
-                info: std::collections::BTreeMap::default(),
                 patient: format!("p{patient:04}"),
                 class: None,
                 annotations: Vec::new(),
