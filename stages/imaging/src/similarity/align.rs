@@ -226,7 +226,7 @@ mod tests {
         out
     }
 
-    fn pattern(array: ArrayView3<'_, f32>) -> Pattern {
+    fn pattern(array: &ArrayView3<'_, f32>) -> Pattern {
         let (z, y, x) = array.dim();
         let image =
             Image::new(array.to_owned().insert_axis(Axis(0)), Geometry::with_spacing([z, y, x], [1.0; 3]))
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn the_same_image_correlates_by_one_in_place() {
         for shape in [[1, 40, 30], [20, 24, 28]] {
-            let own = pattern(image(shape, 3).view());
+            let own = pattern(&image(shape, 3).view());
             let found = align(&own, &own).expect("alike");
             assert!((found.correlation - 1.0).abs() < 1e-5, "{found:?}");
             assert_eq!((found.mirrored, found.shift), ([false; 3], [0; 3]));
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn patterns_read_back() {
         for shape in [[1, 40, 30], [20, 24, 28]] {
-            let own = pattern(image(shape, 3).view());
+            let own = pattern(&image(shape, 3).view());
             assert_eq!(Pattern::from_bytes(&own.bytes()), Some(own));
         }
         assert_eq!(Pattern::from_bytes(&[0; 576 * 4]), None);
@@ -258,7 +258,7 @@ mod tests {
         let volume = image([20, 24, 28], 5);
         for bits in 0..8_u8 {
             let mirrored = [bits & 1 != 0, bits & 2 != 0, bits & 4 != 0];
-            let found = align(&pattern(volume.view()), &pattern(flipped(&volume, mirrored).view()));
+            let found = align(&pattern(&volume.view()), &pattern(&flipped(&volume, mirrored).view()));
             let found = found.expect("alike");
             assert!(found.correlation > 0.999, "{found:?}");
             assert_eq!(found.mirrored, mirrored);
@@ -270,7 +270,7 @@ mod tests {
         let whole = image([1, 60, 60], 7);
         // Two voxels of 24 are five of 60.
         let (one, other) = (whole.slice(s![.., 5.., ..55]), whole.slice(s![.., ..55, 5..]));
-        let found = align(&pattern(one), &pattern(other)).expect("alike");
+        let found = align(&pattern(&one), &pattern(&other)).expect("alike");
         assert!(found.correlation > 0.85, "{found:?}");
         assert_eq!(found.shift.map(i32::signum), [0, -1, 1]);
     }
@@ -279,7 +279,7 @@ mod tests {
     fn other_images_do_not_correlate() {
         for shape in [[1, 40, 30], [20, 24, 28]] {
             let patterns: Vec<Pattern> =
-                (0..8).map(|seed| pattern(image(shape, seed * 977 + 1).view())).collect();
+                (0..8).map(|seed| pattern(&image(shape, seed * 977 + 1).view())).collect();
             for one in 0..patterns.len() {
                 for other in 0..one {
                     let found = align(&patterns[one], &patterns[other]);
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_flat_image_is_never_a_volume() {
-        let (flat, volume) = (pattern(image([1, 20, 20], 1).view()), pattern(image([9, 20, 20], 1).view()));
+        let (flat, volume) = (pattern(&image([1, 20, 20], 1).view()), pattern(&image([9, 20, 20], 1).view()));
         assert_eq!(align(&flat, &volume), None);
     }
 }
