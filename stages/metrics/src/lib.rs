@@ -17,9 +17,9 @@
 //! # Ok::<(), pipe_metrics::grid::GridError>(())
 //! ```
 
+pub mod agreement;
 pub mod bootstrap;
 pub mod classification;
-pub mod agreement;
 pub mod confusion;
 mod distance;
 pub mod grid;

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+mod agreement;
 mod classification;
 mod empty;
-mod agreement;
 mod golden;
 mod lesions;
 mod overlap;
