@@ -7,6 +7,7 @@ pub static STAGES: &[&dyn AnyStage] = &[
     stage::<kinds::import::Import>(),
     stage::<kinds::inspect::Inspect>(),
     stage::<kinds::dedup::Dedup>(),
+    stage::<kinds::annotators::Annotators>(),
     stage::<kinds::split::Split>(),
     stage::<kinds::crop::Crop>(),
     stage::<kinds::downsample::Downsample>(),

@@ -46,6 +46,7 @@ pub mod open;
 pub mod orient;
 pub mod raster;
 pub mod resample;
+pub mod similarity;
 pub mod stored;
 pub mod transform;
 pub mod volume;

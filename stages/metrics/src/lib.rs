@@ -17,6 +17,7 @@
 //! # Ok::<(), pipe_metrics::grid::GridError>(())
 //! ```
 
+pub mod agreement;
 pub mod bootstrap;
 pub mod classification;
 pub mod confusion;

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Measurements case by case, and what follows from all of them.
 ///
 /// On disk: `inspect.csv`, `intensity.csv`, `labels.csv` (one row a case; a case and channel; a case and label),
-/// `summary.json` and the picture `lightbox.svg`. Numbers have seven significant digits.
+/// `summary.json` and the pictures `lightbox.svg` and `plots.svg`. Numbers have seven significant digits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     pub cases: Vec<CaseRow>,
@@ -18,6 +18,8 @@ pub struct Inspection {
     pub summary: InspectionSummary,
     /// Slices of some cases with the label contours drawn on: an SVG file.
     pub lightbox: String,
+    /// A histogram of every quantity: an SVG file.
+    pub plots: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +80,8 @@ pub struct InspectionSummary {
     pub dataset: String,
     pub cases: usize,
     pub patients: usize,
+    /// Cases of each class; empty where nothing is classified.
+    pub classes: BTreeMap<String, usize>,
     pub labels: Vec<LabelSummary>,
     /// By name of the quantity, its unit included.
     pub distributions: BTreeMap<String, Distribution>,
@@ -132,6 +136,7 @@ pub struct Advice {
 
 impl Inspection {
     pub const LIGHTBOX: &str = "lightbox.svg";
+    const PLOTS: &str = "plots.svg";
     const CASES: &str = "inspect.csv";
     const INTENSITIES: &str = "intensity.csv";
     const LABELS: &str = "labels.csv";
@@ -162,16 +167,20 @@ const LABEL_COLUMNS: [&str; 7] =
 
 impl Artifact for Inspection {
     const TYPE: &'static str = "inspection";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
-        let lightbox = dir.join(Self::LIGHTBOX);
+        let picture = |name: &str| {
+            let path = dir.join(name);
+            fs_err::read_to_string(&path).map_err(StageError::io("read", &path))
+        };
         Ok(Self {
             cases: read_rows(&dir.join(Self::CASES))?,
             intensities: read_rows(&dir.join(Self::INTENSITIES))?,
             labels: read_rows(&dir.join(Self::LABELS))?,
             summary: read_json(&dir.join(Self::SUMMARY))?,
-            lightbox: fs_err::read_to_string(&lightbox).map_err(StageError::io("read", &lightbox))?,
+            lightbox: picture(Self::LIGHTBOX)?,
+            plots: picture(Self::PLOTS)?,
         })
     }
 
@@ -180,7 +189,10 @@ impl Artifact for Inspection {
         write_rows(&dir.join(Self::INTENSITIES), &INTENSITY_COLUMNS, &self.intensities)?;
         write_rows(&dir.join(Self::LABELS), &LABEL_COLUMNS, &self.labels)?;
         write_json(&dir.join(Self::SUMMARY), &self.summary)?;
-        let lightbox = dir.join(Self::LIGHTBOX);
-        fs_err::write(&lightbox, &self.lightbox).map_err(StageError::io("write", &lightbox))
+        for (name, picture) in [(Self::LIGHTBOX, &self.lightbox), (Self::PLOTS, &self.plots)] {
+            let path = dir.join(name);
+            fs_err::write(&path, picture).map_err(StageError::io("write", &path))?;
+        }
+        Ok(())
     }
 }

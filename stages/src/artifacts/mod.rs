@@ -1,5 +1,6 @@
 //! The artifact types that stages exchange, one file each.
 
+pub mod agreement;
 pub mod case_table;
 pub mod check_table;
 pub mod class_metrics;
@@ -16,6 +17,7 @@ pub mod report;
 pub(crate) mod table_file;
 pub mod training_log;
 pub mod volumes;
+pub use agreement::{Agreement, AnnotatorRow, PairRow, RankRow};
 pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef};
 pub use check_table::{CheckAction, CheckTable, Finding, Severity};
 pub use dataset::Dataset;

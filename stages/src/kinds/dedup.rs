@@ -1,12 +1,20 @@
-//! Finds cases that hold the same image or the same label map, before a split can put them on two sides.
+//! Finds cases that show the same or come from one scan, before a split can put them on two sides.
 
-use crate::artifact::{In, Out, Ports};
-use crate::artifacts::{Case, CaseTable, Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};
+mod exact;
+mod groups;
+mod labels;
+mod looks;
+mod near;
+mod related;
+
+use self::groups::Groups;
+use self::looks::Look;
+use crate::artifact::{In, Out, Ports, Resources};
+use crate::artifacts::{CaseTable, Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::listing::listing;
-use crate::stage::Stage;
-use pipe_cache::Digest;
+use crate::stage::{ParamProblem, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,60 +25,100 @@ pub const CASES: In<CaseTable> = In::new("cases");
 pub const UNIQUE: Out<CaseTable> = Out::new("cases");
 pub const DUPLICATES: Out<DuplicateTable> = Out::new("duplicates");
 
+/// What is done about each kind of repetition. Whatever it is, `duplicates.csv` has the pair and its evidence.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// What to do with a case whose image has the same shape and voxel values as that of an earlier case (by id).
-    /// File names, compression and value type do not matter. The first case stays. The patients of equal images
-    /// count as one person from then on.
-    pub exact: OnExact,
-    /// What to do with a case whose label map equals that of an earlier case although the images differ: one of the
-    /// two is labelled wrongly. Empty label maps do not count.
-    pub labels: OnLabels,
+    /// Images with the same shape and voxel values. File names, compression and value type do not matter.
+    pub exact: Treatment,
+    /// Images that are the same but for intensity scale, noise, grid, mirroring or a shift of up to a twentieth of
+    /// the field of view.
+    pub near: Treatment,
+    /// From which correlation on, from 0.8 to 1, images may be nearly the same. They are if they also stand out: no other
+    /// image comes half as near.
+    pub similarity: f64,
+    /// Images that were cut from one scan, such as the two sides of a brain: the step between their intensities is
+    /// the same number with many digits.
+    pub related: Treatment,
+    /// Label maps that are equal, or nearly so (Dice from 0.98), although the images differ: one of the two is
+    /// labelled wrongly. Empty label maps do not count.
+    pub labels: Treatment,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { exact: OnExact::Remove, labels: OnLabels::Report }
+        Self {
+            exact: Treatment::Remove,
+            near: Treatment::Group,
+            similarity: 0.9,
+            related: Treatment::Group,
+            labels: Treatment::Report,
+        }
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum OnExact {
-    /// Keep the first by id.
+pub enum Treatment {
+    /// Keep the first by id. The patients of the cases count as one person from then on if the images are the same.
     Remove,
-    /// Keep all.
-    Keep,
-    /// Stop the pipeline.
-    Fail,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnLabels {
-    /// Keep both and say so.
+    /// Keep all. The patients of the cases count as one person from then on.
+    Group,
+    /// Keep all as they are and say so.
     Report,
     /// Stop the pipeline.
     Fail,
-    /// Keep the first by id.
-    Remove,
+    /// Do not look for it.
+    Ignore,
+}
+
+impl Params {
+    fn treatment(&self, kind: DuplicateKind) -> Treatment {
+        match kind {
+            DuplicateKind::ExactImage => self.exact,
+            DuplicateKind::NearImage => self.near,
+            DuplicateKind::Related => self.related,
+            DuplicateKind::ExactLabel | DuplicateKind::NearLabel => self.labels,
+        }
+    }
+
+    fn action(&self, kind: DuplicateKind) -> DuplicateAction {
+        match self.treatment(kind) {
+            Treatment::Remove => DuplicateAction::Removed,
+            Treatment::Group => DuplicateAction::Grouped,
+            Treatment::Report | Treatment::Fail | Treatment::Ignore => DuplicateAction::Reported,
+        }
+    }
 }
 
 impl Stage for Dedup {
     const KIND: &'static str = "dedup";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
-        "Removes cases that hold the same image twice and reports label maps used twice.";
+        "Finds equal, nearly equal and related images and label maps used twice; removes or groups them.";
     type Params = Params;
 
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        if (0.8..=1.0).contains(&params.similarity) {
+            return Vec::new();
+        }
+        vec![ParamProblem {
+            parameter: "similarity",
+            message: format!("{} is not from 0.8 to 1", params.similarity),
+            help: "use 0.9; lower finds more, and more that only looks alike".into(),
+        }]
+    }
+
     fn declare(_: &Params, ports: &mut Ports) {
-        ports.reads(&CASES).writes(&UNIQUE).writes(&DUPLICATES);
+        ports.reads(&CASES).writes(&UNIQUE).writes(&DUPLICATES).needs(Resources::PARALLEL);
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let table = context.read(&CASES)?;
-        let rows = find(&table, params);
+        let (rows, common_steps) = find(&table, params, context)?;
+        for warning in common_steps {
+            context.warn(warning);
+        }
         refuse(&rows, params)?;
         let removed: BTreeSet<&str> = rows
             .iter()
@@ -80,87 +128,89 @@ impl Stage for Dedup {
         let mut unique = table.filtered(|case| !removed.contains(case.id.as_str()));
         let renamed = join_patients(&mut unique, &persons(&rows));
         report(&rows, removed.len(), renamed, context);
+        warn_of_large_groups(&table, &unique, context);
         context.fact("cases", unique.cases.len());
+        context.fact("patients", unique.patients().len());
         context.write(&UNIQUE, &unique)?;
         context.write(&DUPLICATES, &DuplicateTable { rows })
     }
 }
 
-/// Every case that repeats an earlier one, in order of id. A case with an image seen before is not looked at for
-/// its label map.
-fn find(table: &CaseTable, params: &Params) -> Vec<Duplicate> {
-    let mut images: BTreeMap<Digest, &Case> = BTreeMap::new();
-    let mut labels: BTreeMap<Digest, &Case> = BTreeMap::new();
+/// All pairs, sorted, and what was seen but is no evidence.
+fn find(
+    table: &CaseTable,
+    params: &Params,
+    context: &StageContext,
+) -> Result<(Vec<Duplicate>, Vec<String>), StageError> {
     let mut rows = Vec::new();
-    for case in &table.cases {
-        if let Some(first) = images.get(&case.voxels) {
-            rows.push(Duplicate {
-                action: match params.exact {
-                    OnExact::Remove => DuplicateAction::Removed,
-                    OnExact::Keep | OnExact::Fail => DuplicateAction::Kept,
-                },
-                remark: label_remark(first, case).to_owned(),
-                ..row(case, first, DuplicateKind::ExactImage, case.voxels)
-            });
-            continue;
-        }
-        images.insert(case.voxels, case);
-        let (Some(label), Some(1..)) = (case.label_voxels, case.label_foreground) else { continue };
-        let Some(first) = labels.get(&label) else {
-            labels.insert(label, case);
-            continue;
-        };
-        rows.push(Duplicate {
-            action: match params.labels {
-                OnLabels::Remove => DuplicateAction::Removed,
-                OnLabels::Report | OnLabels::Fail => DuplicateAction::Kept,
-            },
-            remark: "the images differ: one of the two is labelled wrongly".into(),
-            ..row(case, first, DuplicateKind::ExactLabel, label)
-        });
+    let mut warnings = Vec::new();
+    let wanted = |kind| params.treatment(kind) != Treatment::Ignore;
+    // A case with an image seen before is looked at no further.
+    let (repeats, firsts) = exact::images(table);
+    if wanted(DuplicateKind::ExactImage) {
+        rows.extend(repeats);
     }
-    rows
+    if wanted(DuplicateKind::NearImage) || wanted(DuplicateKind::Related) {
+        let looks = Look::of_all(table, &firsts, context)?;
+        if wanted(DuplicateKind::NearImage) {
+            rows.extend(near::pairs(table, &looks, params.similarity, context)?);
+        }
+        if wanted(DuplicateKind::Related) {
+            let (related, common) = related::pairs(table, &looks);
+            rows.extend(related);
+            warnings.extend(common);
+        }
+    }
+    if wanted(DuplicateKind::ExactLabel) {
+        let (repeats, firsts) = exact::labels(table, &firsts);
+        rows.extend(repeats);
+        rows.extend(labels::pairs(table, &firsts, context)?);
+    }
+    for row in &mut rows {
+        row.action = params.action(row.kind);
+    }
+    rows.sort_by(|a, b| (&a.case, a.kind, &a.same_as).cmp(&(&b.case, b.kind, &b.same_as)));
+    Ok((rows, warnings))
 }
 
-fn row(case: &Case, first: &Case, kind: DuplicateKind, content: Digest) -> Duplicate {
+/// A row about two cases by index, the later one first; the action is filled in at the end.
+fn row(table: &CaseTable, one: usize, other: usize, kind: DuplicateKind, score: f64) -> Duplicate {
+    let (first, case) = (&table.cases[one.min(other)], &table.cases[one.max(other)]);
     Duplicate {
         case: case.id.clone(),
         patient: case.patient.clone(),
         kind,
         same_as: first.id.clone(),
         same_as_patient: first.patient.clone(),
-        content,
-        action: DuplicateAction::Kept,
+        score: crate::artifacts::table_file::seven_digits(score),
+        runner_up: None,
+        content: None,
+        action: DuplicateAction::Reported,
         remark: String::new(),
     }
 }
 
-fn label_remark(first: &Case, case: &Case) -> &'static str {
-    match (first.label_voxels, case.label_voxels) {
-        (Some(a), Some(b)) if a != b => "the label maps differ",
-        (Some(_), None) | (None, Some(_)) => "only one of the two has a label map",
-        _ => "",
-    }
-}
-
-/// The patient that each renamed patient becomes. Equal images come from one person, so all cases of both
-/// patients must stay together, also when the duplicate itself is removed.
+/// The patient that each renamed patient becomes: the first by name of all who are one person. Cases of one person
+/// must stay together, also those of a patient whose duplicate was removed.
 fn persons(rows: &[Duplicate]) -> BTreeMap<String, String> {
-    let mut merged: BTreeMap<String, String> = BTreeMap::new();
-    let resolve = |merged: &BTreeMap<String, String>, name: &str| {
-        let mut name = name.to_owned();
-        while let Some(next) = merged.get(&name) {
-            name.clone_from(next);
-        }
-        name
+    let same_person = |row: &&Duplicate| match row.action {
+        DuplicateAction::Grouped => true,
+        // That a label map was used twice makes nobody the same person.
+        DuplicateAction::Removed => !matches!(row.kind, DuplicateKind::ExactLabel | DuplicateKind::NearLabel),
+        DuplicateAction::Reported => false,
     };
-    for row in rows.iter().filter(|row| row.kind == DuplicateKind::ExactImage) {
-        let (one, other) = (resolve(&merged, &row.same_as_patient), resolve(&merged, &row.patient));
-        if one != other {
-            merged.insert(one.clone().max(other.clone()), one.min(other));
-        }
+    let mut groups: Groups<&str> = Groups::default();
+    for row in rows.iter().filter(same_person) {
+        groups.join(row.same_as_patient.as_str(), row.patient.as_str());
     }
-    merged.keys().map(|name| (name.clone(), resolve(&merged, name))).collect()
+    let first = |group: &[&str]| group.iter().min().map(|name| (*name).to_owned());
+    groups
+        .members()
+        .iter()
+        .filter_map(|group| Some((group, first(group)?)))
+        .flat_map(|(group, first)| group.iter().map(move |name| ((*name).to_owned(), first.clone())))
+        .filter(|(name, first)| name != first)
+        .collect()
 }
 
 /// Gives the cases of a renamed patient the other name; returns how many cases that were.
@@ -178,38 +228,63 @@ fn join_patients(table: &mut CaseTable, persons: &BTreeMap<String, String>) -> u
 fn refuse(rows: &[Duplicate], params: &Params) -> Result<(), StageError> {
     let refused: Vec<String> = rows
         .iter()
-        .filter(|row| match row.kind {
-            DuplicateKind::ExactImage => params.exact == OnExact::Fail,
-            DuplicateKind::ExactLabel => params.labels == OnLabels::Fail,
-        })
-        .map(|row| match row.kind {
-            DuplicateKind::ExactImage => {
-                format!("case `{}` holds the image of case `{}`", row.case, row.same_as)
-            }
-            DuplicateKind::ExactLabel => {
-                format!("case `{}` holds the label map of case `{}`", row.case, row.same_as)
-            }
-        })
+        .filter(|row| params.treatment(row.kind) == Treatment::Fail)
+        .map(|row| format!("case `{}` {} case `{}`", row.case, row.kind.verb(), row.same_as))
         .collect();
     if refused.is_empty() { Ok(()) } else { Err(StageError::Data(listing("duplicates", &refused))) }
 }
 
 fn report(rows: &[Duplicate], removed: usize, renamed: usize, context: &StageContext) {
-    let count = |kind| rows.iter().filter(|row| row.kind == kind).count();
-    let (images, labels) = (count(DuplicateKind::ExactImage), count(DuplicateKind::ExactLabel));
-    context.fact("duplicate images", images);
-    context.fact("duplicate labels", labels);
+    const FACTS: [&str; 5] = [
+        "duplicate images",
+        "nearly duplicate images",
+        "related images",
+        "duplicate labels",
+        "nearly duplicate labels",
+    ];
+    let counts: Vec<(&str, usize)> = DuplicateKind::ALL
+        .iter()
+        .zip(FACTS)
+        .map(|(kind, fact)| (fact, rows.iter().filter(|row| row.kind == *kind).count()))
+        .collect();
+    for (fact, count) in &counts {
+        context.fact(fact, *count);
+    }
     context.fact("removed", removed);
+    context.fact("joined", renamed);
     if rows.is_empty() {
         return;
     }
-    let joined = match renamed {
-        0 => String::new(),
-        _ => format!(", {renamed} given to another patient who shares an image with theirs"),
-    };
+    let found: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(fact, count)| format!("{count} {fact}"))
+        .collect();
     context.warn(format!(
-        "{images} duplicate images and {labels} label maps used twice: {removed} cases removed{joined}"
+        "{}: {removed} cases removed, {renamed} given to another patient with whom theirs is one person; see \
+         `duplicates.csv`",
+        found.join(", ")
     ));
+}
+
+/// One person with many cases makes any split uneven, and is seldom one person.
+fn warn_of_large_groups(before: &CaseTable, after: &CaseTable, context: &StageContext) {
+    let largest = |table: &CaseTable| {
+        let mut sizes: BTreeMap<&str, usize> = BTreeMap::new();
+        for case in &table.cases {
+            *sizes.entry(&case.patient).or_default() += 1;
+        }
+        sizes.into_iter().max_by_key(|(_, size)| *size).map(|(name, size)| (name.to_owned(), size))
+    };
+    let Some((name, size)) = largest(after) else { return };
+    let own = before.cases.iter().filter(|case| case.patient == name).count();
+    if size > own && size > 8 && size * 5 > after.cases.len() {
+        context.warn(format!(
+            "patient `{name}` now has {size} of {} cases: raise `similarity`, or treat `near` with `report`, if \
+             these are not one person",
+            after.cases.len()
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::patient::PatientRule;
-pub use self::phantom::Phantom;
+pub use self::phantom::{Phantom, Planted};
 
 pub struct Import;
 

@@ -4,6 +4,7 @@ mod advice;
 mod lightbox;
 mod measure;
 mod outliers;
+mod plots;
 
 use self::advice::Evidence;
 use self::lightbox::Caption;
@@ -45,7 +46,7 @@ impl Default for Params {
 
 impl Stage for Inspect {
     const KIND: &'static str = "inspect";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "Measures images and label maps, finds cases that stand out and advises on crop, spacing and normalisation.";
     type Params = Params;
 
@@ -104,12 +105,18 @@ fn inspect(
         row.outlier = reasons.collect::<Vec<_>>().join("; ");
     }
     let boxes: Vec<[usize; 3]> = measured.iter().filter_map(|measured| measured.foreground_box).collect();
-    let evidence =
-        Evidence { cases: &cases, intensities: &intensities, labels: &label_summaries, boxes: &boxes };
+    let evidence = Evidence {
+        cases: &cases,
+        intensities: &intensities,
+        labels: &label_summaries,
+        boxes: &boxes,
+        classes: &classes(table),
+    };
     let summary = InspectionSummary {
         dataset: table.dataset.name.clone(),
         cases: table.cases.len(),
         patients: table.patients().len(),
+        classes: classes(table),
         advice: if cases.is_empty() { Vec::new() } else { advice::advise(&evidence) },
         distributions: quantities
             .iter()
@@ -119,7 +126,17 @@ fn inspect(
         outliers,
     };
     let lightbox = draw_lightbox(table, &summary.outliers, params, context)?;
-    Ok(Inspection { cases, intensities, labels, summary, lightbox })
+    let plots = plots::draw(&summary.classes, &quantities);
+    Ok(Inspection { cases, intensities, labels, summary, lightbox, plots })
+}
+
+/// Cases of each class; empty where nothing is classified.
+fn classes(table: &CaseTable) -> BTreeMap<String, usize> {
+    let mut classes = BTreeMap::new();
+    for class in table.cases.iter().filter_map(|case| case.class.clone()) {
+        *classes.entry(class).or_default() += 1;
+    }
+    classes
 }
 
 fn case_row(case: &Case, measured: &Measured) -> CaseRow {

@@ -1,5 +1,6 @@
 //! Every stage kind, one file each.
 
+pub mod annotators;
 pub mod command;
 pub mod crop;
 pub mod dedup;

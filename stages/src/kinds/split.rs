@@ -1,7 +1,14 @@
-//! Divides the cases into a test set and cross-validation folds, so that nothing leaks from one to the other.
+//! Deals cases into a test set and cross-validation folds, and proves that nothing leaks between them.
 
-use crate::artifact::{In, Out, Ports};
-use crate::artifacts::{CaseTable, FoldRow, FoldTable, Part};
+mod deal;
+mod leaks;
+mod official;
+mod strata;
+
+use self::deal::{Group, deal};
+use self::official::Official;
+use crate::artifact::{In, InOptional, Out, Ports};
+use crate::artifacts::{CaseTable, DuplicateTable, FoldRow, FoldTable, Part};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
@@ -12,6 +19,8 @@ use std::collections::BTreeMap;
 pub struct Split;
 
 pub const CASES: In<CaseTable> = In::new("cases");
+/// What `dedup` found; no pair of it may span two sides.
+pub const DUPLICATES: InOptional<DuplicateTable> = InOptional::new("duplicates");
 pub const FOLDS: Out<FoldTable> = Out::new("folds");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -19,15 +28,35 @@ pub const FOLDS: Out<FoldTable> = Out::new("folds");
 pub struct Params {
     /// Number of cross-validation folds; at least 2.
     pub folds: usize,
-    /// Share of the cases that is set aside for the test, from 0 (no test set) to below 1.
+    /// Share of the cases that is set aside for the test, from 0 (no test set) to below 1. Without effect where
+    /// `nested` or `official` chooses the test set.
     pub test: f64,
-    /// What must stay together on one side.
+    /// What must stay together on one side. Cases that `dedup` grouped are one patient.
     pub group_by: GroupBy,
+    /// What every part should have its share of: `class`, `mask-size` (quarters by the number of foreground voxels) or
+    /// a further column of the case table, such as `site`; numbers are cut into quarters. Several are combined.
+    pub stratify: Vec<String>,
+    /// Which of several cross-validations this is, from 0: the same test set, other folds. For repeated
+    /// cross-validation, make it a matrix.
+    pub repeat: usize,
+    /// The outer loop of a nested cross-validation: its fold is the test set, all others are dealt into `folds`. Make
+    /// `fold` a matrix.
+    pub nested: Option<Nested>,
+    /// Take the parts that the authors of the data set made.
+    pub official: Option<Official>,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { folds: 5, test: 0.2, group_by: GroupBy::Patient }
+        Self {
+            folds: 5,
+            test: 0.2,
+            group_by: GroupBy::Patient,
+            stratify: Vec::new(),
+            repeat: 0,
+            nested: None,
+            official: None,
+        }
     }
 }
 
@@ -40,154 +69,155 @@ pub enum GroupBy {
     Case,
 }
 
+impl GroupBy {
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Patient => "patients",
+            Self::Case => "cases",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Nested {
+    /// Number of outer folds; at least 2.
+    pub folds: usize,
+    /// The outer fold that is the test set, from 0.
+    pub fold: usize,
+}
+
 impl Stage for Split {
     const KIND: &'static str = "split";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Divides cases into a test set and cross-validation folds; a patient never spans two of them.";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Divides cases into a test set and cross-validation folds; no patient and no duplicate spans two of them.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
+        let mut problem = |parameter, message: String, help: &str| {
+            problems.push(ParamProblem { parameter, message, help: help.into() });
+        };
         if params.folds < 2 {
-            problems.push(ParamProblem {
-                parameter: "folds",
-                message: format!("{} folds leave nothing to validate on", params.folds),
-                help: "use 2 or more".into(),
-            });
+            let message = format!("{} folds leave nothing to validate on", params.folds);
+            problem("folds", message, "use 2 or more");
         }
         if !(0.0..1.0).contains(&params.test) {
-            problems.push(ParamProblem {
-                parameter: "test",
-                message: format!("{} is no share of the cases", params.test),
-                help: "use a number from 0 (no test set) to below 1, such as 0.2".into(),
-            });
+            let help = "use a number from 0 (no test set) to below 1, such as 0.2";
+            problem("test", format!("{} is no share of the cases", params.test), help);
+        }
+        if let Some(Nested { folds, fold }) = params.nested
+            && (folds < 2 || fold >= folds)
+        {
+            problem(
+                "nested",
+                format!("there is no outer fold {fold} of {folds}"),
+                "use `nested: { folds: 5, fold: 0 }`, and `fold` from 0 to `folds` - 1",
+            );
+        }
+        if params.nested.is_some() && params.official.is_some() {
+            problem("official", "chooses the test set, and so does `nested`".into(), "leave one of them out");
         }
         problems
     }
 
     fn declare(_: &Params, ports: &mut Ports) {
-        ports.reads(&CASES).writes(&FOLDS).seeded();
+        ports.reads(&CASES).reads_optional(&DUPLICATES).writes(&FOLDS).seeded();
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let table = context.read(&CASES)?;
-        let groups = ranked_groups(&table, params.group_by, context.seed()?);
-        let parts = assign(&groups, table.cases.len(), params)?;
-        let row = |(index, part): (usize, Part)| {
-            let case = &table.cases[index];
-            FoldRow { id: case.id.clone(), patient: case.patient.clone(), part }
+        let duplicates = context.read_optional(&DUPLICATES)?;
+        let groups = groups(&table, params)?;
+        let parts = match &params.official {
+            Some(official) => official::parts(&table, &groups, official, params, context.seed()?)?,
+            None => parts(&table, &groups, params, context.seed()?)?,
         };
-        let folds = FoldTable { rows: parts.into_iter().map(row).collect() };
-        check_leaks(&table, &folds, params.group_by)?;
-        report(&folds, params, context);
+        let row = |(case, part): (&crate::artifacts::Case, &Part)| FoldRow {
+            id: case.id.clone(),
+            patient: case.patient.clone(),
+            part: *part,
+        };
+        let folds = FoldTable { rows: table.cases.iter().zip(&parts).map(row).collect() };
+        leaks::check(&table, &folds, duplicates.as_ref(), params.group_by)?;
+        report(&folds, &groups, params, context);
         context.write(&FOLDS, &folds)
     }
 }
 
-/// Cases that stay together, as indices into the case table.
-type Group = Vec<usize>;
-
-/// All groups in the order of a seeded hash of their names: a group that is added or removed leaves the order of
-/// all others as it was.
-fn ranked_groups(table: &CaseTable, group_by: GroupBy, seed: u64) -> Vec<Group> {
-    let mut groups: BTreeMap<&str, Group> = BTreeMap::new();
+/// The cases that stay together, in order of the first of each, with the stratum of each group.
+fn groups(table: &CaseTable, params: &Params) -> Result<Vec<Group>, StageError> {
+    let mut members: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (index, case) in table.cases.iter().enumerate() {
-        let name = match group_by {
+        let name = match params.group_by {
             GroupBy::Patient => &case.patient,
             GroupBy::Case => &case.id,
         };
-        groups.entry(name).or_default().push(index);
+        members.entry(name).or_default().push(index);
     }
-    let rank = |name: &str| {
-        *blake3::Hasher::new().update(&seed.to_le_bytes()).update(name.as_bytes()).finalize().as_bytes()
-    };
-    let ranked: BTreeMap<([u8; 32], &str), Group> =
-        groups.into_iter().map(|(name, group)| ((rank(name), name), group)).collect();
-    ranked.into_values().collect()
+    let mut groups: Vec<Group> = members
+        .into_iter()
+        .map(|(name, cases)| Group { name: name.to_owned(), cases, stratum: String::new() })
+        .collect();
+    for column in &params.stratify {
+        strata::refine(&mut groups, table, column)?;
+    }
+    Ok(groups)
 }
 
-/// The part of every case, by index. Groups come in ranked order.
-///
-/// The first groups are the test set, up to the number of cases closest to its share. The others are cut at equal
-/// numbers of cases: a group belongs to the fold in which its middle case falls. Adding a case therefore moves
-/// only groups next to a cut.
-fn assign(groups: &[Group], cases: usize, params: &Params) -> Result<BTreeMap<usize, Part>, StageError> {
-    let target = params.test * cases as f64;
-    let (mut tested, mut test_groups) = (0, 0);
-    for group in groups {
-        let short = target - tested as f64;
-        let over = (tested + group.len()) as f64 - target;
-        let first = params.test > 0.0 && test_groups == 0;
-        if !first && over >= short {
-            break;
-        }
-        tested += group.len();
-        test_groups += 1;
+/// The part of every case, by index.
+fn parts(table: &CaseTable, groups: &[Group], params: &Params, seed: u64) -> Result<Vec<Part>, StageError> {
+    let all: Vec<&Group> = groups.iter().collect();
+    let (shares, tested) = match params.nested {
+        Some(Nested { folds, fold }) => (vec![1.0 / folds as f64; folds], fold),
+        None => (vec![params.test, 1.0 - params.test], 0),
+    };
+    if all.len() < shares.iter().filter(|share| **share > 0.0).count() {
+        return Err(too_few(0, all.len(), params));
     }
-    let (test, rest) = groups.split_at(test_groups);
-    if rest.len() < params.folds {
-        let unit = match params.group_by {
-            GroupBy::Patient => "patients",
-            GroupBy::Case => "cases",
-        };
-        return Err(StageError::Data(format!(
-            "{} {unit} are too few for {} folds: {test_groups} of {} {unit} are in the test set; use fewer folds, a \
-             smaller test share or more data",
-            rest.len(),
-            params.folds,
-            groups.len()
-        )));
-    }
-    let mut parts: BTreeMap<usize, Part> = test.iter().flatten().map(|&index| (index, Part::Test)).collect();
-    let total = (cases - tested) as f64;
-    let (mut before, mut fold) = (0, 0);
-    for (position, group) in rest.iter().enumerate() {
-        let middle = before as f64 + group.len() as f64 / 2.0;
-        let by_count = (middle / total * params.folds as f64) as usize;
-        // One group never fills two folds, and every later fold must find a group.
-        let needed = (params.folds + position).saturating_sub(rest.len());
-        fold = by_count.min(fold + usize::from(position > 0)).max(fold).max(needed);
-        parts.extend(group.iter().map(|&index| (index, Part::Fold(fold))));
-        before += group.len();
-    }
+    let dealt = deal(&all, &shares, seed, "test");
+    let (test, rest): (Vec<_>, Vec<_>) = all.into_iter().zip(dealt).partition(|(_, part)| *part == tested);
+    let rest: Vec<&Group> = rest.into_iter().map(|(group, _)| group).collect();
+    let mut parts = vec![Part::Test; table.cases.len()];
+    deal_folds(&rest, test.len(), params, seed, &mut parts)?;
     Ok(parts)
 }
 
-/// Fails when the same patient or the same image is on two sides.
-fn check_leaks(table: &CaseTable, folds: &FoldTable, group_by: GroupBy) -> Result<(), StageError> {
-    let mut patients: BTreeMap<&str, &FoldRow> = BTreeMap::new();
-    let mut images: BTreeMap<_, &FoldRow> = BTreeMap::new();
-    for (case, row) in table.cases.iter().zip(&folds.rows) {
-        let first = *patients.entry(&case.patient).or_insert(row);
-        if group_by == GroupBy::Patient && first.part != row.part {
-            return Err(StageError::Internal(format!(
-                "patient `{}` is on two sides: {} and {}",
-                case.patient,
-                place(first),
-                place(row)
-            )));
-        }
-        let first = *images.entry(case.voxels).or_insert(row);
-        if first.part != row.part {
-            return Err(StageError::Data(format!(
-                "the same image is on two sides: {} and {}; put a `dedup` stage before the split",
-                place(first),
-                place(row)
-            )));
+/// Deals these groups into the folds. `elsewhere` is how many groups have a part already.
+fn deal_folds(
+    groups: &[&Group],
+    elsewhere: usize,
+    params: &Params,
+    seed: u64,
+    parts: &mut [Part],
+) -> Result<(), StageError> {
+    if groups.len() < params.folds {
+        return Err(too_few(elsewhere, groups.len() + elsewhere, params));
+    }
+    let shares = vec![1.0 / params.folds as f64; params.folds];
+    let salt = match params.nested {
+        Some(Nested { folds, fold }) => format!("folds {} of {fold} of {folds}", params.repeat),
+        None => format!("folds {}", params.repeat),
+    };
+    for (group, fold) in groups.iter().zip(deal(groups, &shares, seed, &salt)) {
+        for &case in &group.cases {
+            parts[case] = Part::Fold(fold);
         }
     }
     Ok(())
 }
 
-fn place(row: &FoldRow) -> String {
-    match row.part {
-        Part::Test => format!("case `{}` in the test set", row.id),
-        Part::Fold(fold) => format!("case `{}` in fold {fold}", row.id),
-    }
+fn too_few(tested: usize, all: usize, params: &Params) -> StageError {
+    let unit = params.group_by.unit();
+    StageError::Data(format!(
+        "{} {unit} are too few for {} folds: {tested} of {all} {unit} are in the test set; use fewer folds, a smaller \
+         test share or more data",
+        all - tested,
+        params.folds,
+    ))
 }
 
-fn report(folds: &FoldTable, params: &Params, context: &StageContext) {
+fn report(folds: &FoldTable, groups: &[Group], params: &Params, context: &StageContext) {
     let mut sizes: BTreeMap<Part, usize> = BTreeMap::new();
     let mut sides: BTreeMap<&str, Vec<Part>> = BTreeMap::new();
     for row in &folds.rows {
@@ -195,10 +225,17 @@ fn report(folds: &FoldTable, params: &Params, context: &StageContext) {
         sides.entry(&row.patient).or_default().push(row.part);
     }
     let per_fold: Vec<usize> =
-        (0..params.folds).filter_map(|fold| sizes.get(&Part::Fold(fold)).copied()).collect();
+        (0..folds.folds()).filter_map(|fold| sizes.get(&Part::Fold(fold)).copied()).collect();
     context.fact("patients", sides.len());
     context.fact("test cases", sizes.get(&Part::Test).copied().unwrap_or(0));
     context.fact("cases per fold", per_fold);
+    if !params.stratify.is_empty() {
+        let parts: Vec<Part> = folds.rows.iter().map(|row| row.part).collect();
+        context.fact("largest imbalance", strata::imbalance(groups, &parts));
+        for line in strata::describe(groups, &parts) {
+            context.note(line);
+        }
+    }
     let spanning = sides.values().filter(|parts| parts.iter().any(|part| *part != parts[0])).count();
     if spanning > 0 {
         context.warn(format!(

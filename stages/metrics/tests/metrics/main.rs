@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+mod agreement;
 mod classification;
 mod empty;
 mod golden;

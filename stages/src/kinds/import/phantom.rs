@@ -27,11 +27,30 @@ pub struct Phantom {
     pub shape: [usize; 3],
     /// Another number gives another cohort.
     pub seed: u64,
+    /// What is wrong with the cohort on purpose, besides its sound cases.
+    pub planted: Planted,
+}
+
+/// Cases that a look at the data should find. Each is a patient of its own by its name.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Planted {
+    /// Copies of a case under another name, uncompressed.
+    pub duplicates: usize,
+    /// Copies that were rescaled, mirrored, given noise or shifted, in turn.
+    pub near: usize,
+    /// Cases with the label map of another case.
+    pub labels: usize,
+    /// Cases without a label, with a label on another grid, or with a voxel that is not a number, in turn.
+    pub defects: usize,
+    /// Intensities are whole multiples of a number that the cases of a patient share, as if they were cut from one
+    /// scan.
+    pub scans: bool,
 }
 
 impl Default for Phantom {
     fn default() -> Self {
-        Self { cases: 80, shape: [30, 38, 30], seed: 0 }
+        Self { cases: 80, shape: [30, 38, 30], seed: 0, planted: Planted::default() }
     }
 }
 
@@ -47,9 +66,13 @@ pub(super) fn write(phantom: &Phantom, root: &Path) -> Result<(), StageError> {
         fs::create_dir_all(&path).map_err(StageError::io("create", &path))?;
     }
     (0..phantom.cases).into_par_iter().try_for_each(|index| write_case(phantom, index, root))?;
-    let file = |folder: &str, index: usize| format!("./{folder}/{}", file_name(phantom, index));
-    let training: Vec<_> = (0..phantom.cases)
-        .map(|index| json!({ "image": file(Dataset::IMAGES, index), "label": file(Dataset::LABELS, index) }))
+    let mut names: Vec<String> = (0..phantom.cases).map(|index| file_name(phantom, index)).collect();
+    names.extend(plant(phantom, root)?);
+    let training: Vec<_> = names
+        .iter()
+        .map(|name| {
+            json!({ "image": format!("./{}/{name}", Dataset::IMAGES), "label": format!("./{}/{name}", Dataset::LABELS) })
+        })
         .collect();
     let manifest = json!({
         "name": "Phantom",
@@ -59,7 +82,7 @@ pub(super) fn write(phantom: &Phantom, root: &Path) -> Result<(), StageError> {
         "tensorImageSize": "3D",
         "modality": { "0": "MRI" },
         "labels": { "0": "background", "1": "Anterior", "2": "Posterior" },
-        "numTraining": phantom.cases,
+        "numTraining": names.len(),
         "numTest": 0,
         "training": training,
         "test": [],
@@ -75,6 +98,117 @@ fn file_name(phantom: &Phantom, index: usize) -> String {
     format!("phantom_{:0width$}.nii.gz", index + 1)
 }
 
+/// The number of the first planted case and of every second one after it: each is half of a pair of its own.
+fn planted_index(phantom: &Phantom, number: usize) -> usize {
+    phantom.cases.next_multiple_of(2) + 2 * number
+}
+
+/// Writes the planted cases and returns the names of those that have both files; the others are listed nowhere, as in
+/// real data sets.
+fn plant(phantom: &Phantom, root: &Path) -> Result<Vec<String>, StageError> {
+    let Planted { duplicates, near, labels, defects, .. } = phantom.planted;
+    let kinds = [
+        (duplicates, Plant::Duplicate),
+        (near, Plant::Near),
+        (labels, Plant::Label),
+        (defects, Plant::Defect),
+    ];
+    let mut names = Vec::new();
+    let mut number = 0;
+    for (count, kind) in kinds {
+        for turn in 0..count {
+            let index = planted_index(phantom, number);
+            let source = (7 * number + 1) % phantom.cases;
+            number += 1;
+            let (image, label) = kind.case(phantom, turn, source, index);
+            // A copy of other bytes is a copy still.
+            let end = if kind == Plant::Duplicate { ".nii" } else { ".nii.gz" };
+            let name = file_name(phantom, index).replace(".nii.gz", end);
+            let doing = || format!("writing phantom `{name}`");
+            nifti::write_image(&root.join(Dataset::IMAGES).join(&name), &image)
+                .map_err(StageError::inner(doing()))?;
+            if let Some(label) = label {
+                nifti::write_label(&root.join(Dataset::LABELS).join(&name), &label)
+                    .map_err(StageError::inner(doing()))?;
+                names.push(name);
+            }
+        }
+    }
+    Ok(names)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plant {
+    Duplicate,
+    Near,
+    Label,
+    Defect,
+}
+
+impl Plant {
+    fn case(self, phantom: &Phantom, turn: usize, source: usize, index: usize) -> (Image, Option<LabelMap>) {
+        let (image, label) = case(phantom, source);
+        match self {
+            Self::Duplicate => (image, Some(label)),
+            Self::Near => {
+                let (image, label) = changed(phantom, turn, &image, &label);
+                (image, Some(label))
+            }
+            // Another image on the same grid: of the patient, with all that differs between sides.
+            Self::Label => (drawn(phantom, source / 2, index).0, Some(label)),
+            Self::Defect => {
+                let (mut image, own) = case(phantom, index);
+                match turn % 3 {
+                    0 => (image, None),
+                    1 => {
+                        let [z, y, x] = own.shape().0;
+                        let geometry = Geometry::with_spacing([z, y, x + 1], [1.0; 3]);
+                        let larger = LabelMap::from_vec(vec![1; z * y * (x + 1)], geometry);
+                        (image, Some(larger.expect("one label a voxel")))
+                    }
+                    _ => {
+                        image.as_mut_slice()[0] = f32::NAN;
+                        (image, Some(own))
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A copy that is not equal: rescaled, mirrored, noisy or shifted by a voxel, in turn.
+fn changed(phantom: &Phantom, turn: usize, image: &Image, label: &LabelMap) -> (Image, LabelMap) {
+    let [depth, height, width] = image.shape().0;
+    let geometry = *image.geometry();
+    let mut noise = Draw::new(phantom.seed, "planted noise", turn);
+    let mut values: Vec<f32> = Vec::with_capacity(depth * height * width);
+    let mut labels: Vec<u8> = Vec::with_capacity(depth * height * width);
+    let largest = image.as_slice().iter().copied().fold(0.0, f32::max);
+    for z in 0..depth {
+        for y in 0..height {
+            for x in 0..width {
+                let [from_z, from_y, from_x] = match turn % 4 {
+                    1 => [z, y, width - 1 - x],
+                    3 => [(z + 1).min(depth - 1), y.saturating_sub(1), (x + 1).min(width - 1)],
+                    _ => [z, y, x],
+                };
+                let at = (from_z * height + from_y) * width + from_x;
+                let value = image.as_slice()[at];
+                values.push(match turn % 4 {
+                    0 => 0.4 * value + 0.1 * largest,
+                    2 => value + 0.02 * largest * noise.normal() as f32,
+                    _ => value,
+                });
+                labels.push(label.as_slice()[at]);
+            }
+        }
+    }
+    (
+        Image::from_vec(values, 1, geometry).expect("one value a voxel"),
+        LabelMap::from_vec(labels, geometry).expect("one label a voxel"),
+    )
+}
+
 fn write_case(phantom: &Phantom, index: usize, root: &Path) -> Result<(), StageError> {
     let (image, label) = case(phantom, index);
     let name = file_name(phantom, index);
@@ -86,7 +220,14 @@ fn write_case(phantom: &Phantom, index: usize, root: &Path) -> Result<(), StageE
 
 /// Image and label map of case `index`, from 0. Depends on nothing but the seed, the mean shape and the index.
 fn case(phantom: &Phantom, index: usize) -> (Image, LabelMap) {
-    let mut patient = Draw::new(phantom.seed, "patient", index / 2);
+    drawn(phantom, index / 2, index)
+}
+
+/// The side `index` of a patient.
+fn drawn(phantom: &Phantom, patient: usize, index: usize) -> (Image, LabelMap) {
+    // Drawn apart, so that a cohort with steps has the bodies of the one without.
+    let step = 0.004 + 0.002 * Draw::new(phantom.seed, "step", patient).uniform();
+    let mut patient = Draw::new(phantom.seed, "patient", patient);
     let mut own = Draw::new(phantom.seed, "case", index);
     let shape = phantom.shape.map(|size| size - 2 + patient.below(5));
     let scale = intensity_scale(&mut patient);
@@ -110,7 +251,9 @@ fn case(phantom: &Phantom, index: usize) -> (Image, LabelMap) {
                 let background = 0.64 + 0.18 * texture.at(at);
                 let tissue = background + (1.0 - background) * inside.max(other);
                 let value = tissue * (1.0 + 0.35 * bias.at(at)) + 0.05 * own.normal();
-                values.push((value.max(0.0) * scale) as f32);
+                let value = value.max(0.0);
+                let stored = if phantom.planted.scans { (value / step).round() * step } else { value };
+                values.push((stored * scale) as f32);
                 labels.push(if inside > 0.5 { part } else { 0 });
             }
         }
@@ -348,8 +491,25 @@ mod tests {
 
     #[test]
     fn voxels_are_the_same_on_every_machine_and_in_every_release() {
-        let digest = voxel_digest(&Phantom { cases: 2, shape: [18, 20, 16], seed: 7 }, 1);
+        let digest =
+            voxel_digest(&Phantom { cases: 2, shape: [18, 20, 16], seed: 7, ..Phantom::default() }, 1);
         assert_eq!(digest, "a6589c7b2078e921651d8dea381774ce6e1aba6b15bd0e771b32953fc26ed1e8");
+    }
+
+    #[test]
+    fn steps_change_no_voxel_by_more_than_a_step() {
+        let plain = Phantom { cases: 2, shape: [18, 20, 16], ..Phantom::default() };
+        let stepped = Phantom { planted: Planted { scans: true, ..Planted::default() }, ..plain.clone() };
+        let steps = [0, 1].map(|index| {
+            let ((before, _), (after, _)) = (case(&plain, index), case(&stepped, index));
+            let largest = before.as_slice().iter().copied().fold(0.0, f32::max);
+            for (a, b) in before.as_slice().iter().zip(after.as_slice()) {
+                assert!((a - b).abs() <= 0.004 * largest, "{a} and {b}");
+            }
+            assert_eq!(pipe_imaging::similarity::step::intensity_step(before.as_slice()), None);
+            pipe_imaging::similarity::step::intensity_step(after.as_slice()).expect("there is a step")
+        });
+        assert!((steps[0] / steps[1] - 1.0).abs() < 1e-6, "the sides of a patient have one step: {steps:?}");
     }
 
     #[test]

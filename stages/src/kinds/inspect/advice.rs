@@ -11,6 +11,8 @@ pub(super) struct Evidence<'a> {
     pub(super) labels: &'a [LabelSummary],
     /// Sizes of the boxes around the foreground in voxels; z, y, x.
     pub(super) boxes: &'a [[usize; 3]],
+    /// Cases of each class.
+    pub(super) classes: &'a BTreeMap<String, usize>,
 }
 
 /// Beyond this ratio of the voxel's sides, nnU-Net treats the coarse axis separately.
@@ -25,9 +27,12 @@ const RARE_FOREGROUND: f64 = 0.1;
 const LARGEST_PATCH: usize = 128;
 /// A foreground box below this share of the image is worth cropping to.
 const SMALL_BOX: f64 = 0.3;
+/// A class this many times as frequent as another drowns it.
+const UNEVEN: f64 = 2.0;
 
 pub(super) fn advise(evidence: &Evidence<'_>) -> Vec<Advice> {
-    let checks = [spacing, anisotropy, orientation, field_of_view, normalisation, imbalance, absent, pieces];
+    let checks =
+        [spacing, anisotropy, orientation, field_of_view, normalisation, imbalance, absent, pieces, classes];
     checks.iter().filter_map(|check| check(evidence)).collect()
 }
 
@@ -48,6 +53,27 @@ fn median(values: &[f64]) -> f64 {
 /// Smallest and largest of positive values.
 fn range(values: &[f64]) -> (f64, f64) {
     values.iter().fold((f64::INFINITY, 0.0), |(min, max), value| (min.min(*value), max.max(*value)))
+}
+
+fn classes(evidence: &Evidence<'_>) -> Option<Advice> {
+    let most = evidence.classes.iter().max_by_key(|(_, count)| **count)?;
+    let fewest = evidence.classes.iter().min_by_key(|(_, count)| **count)?;
+    let times = *most.1 as f64 / *fewest.1 as f64;
+    if times < UNEVEN {
+        return None;
+    }
+    advice(
+        "class imbalance",
+        "split with `stratify: [class]`, weigh the loss by class, and judge by balanced accuracy or AUC, not accuracy",
+        format!(
+            "`{}` has {} cases, {} times the {} of `{}`",
+            most.0,
+            most.1,
+            brief(times),
+            fewest.1,
+            fewest.0
+        ),
+    )
 }
 
 fn spacing(evidence: &Evidence<'_>) -> Option<Advice> {

@@ -43,7 +43,7 @@ fn outputs_are_the_same_from_the_memo_and_fresh() {
     let again = inspect_table(&space, &table);
     assert_eq!((first.memo_misses, again.memo_misses), (10, 0));
     assert_eq!(first.content("inspection"), again.content("inspection"));
-    assert_eq!(first.content("inspection").len(), 5);
+    assert_eq!(first.content("inspection").len(), 6);
 }
 
 #[test]
@@ -134,4 +134,20 @@ fn the_real_data_set_is_described_as_measured_elsewhere() {
     assert_eq!(pieces, expected);
     let share = inspection.summary.distributions["foreground share"];
     assert!((0.0375..0.0755).contains(&share.min) && share.max < 0.0755, "{share:?}");
+}
+
+#[test]
+fn classes_are_counted_and_an_uneven_number_is_told() {
+    let space = TestSpace::new();
+    let mut table = phantom(&space, 9);
+    for (index, case) in table.cases.iter_mut().enumerate() {
+        case.class = Some(if index < 6 { "ill" } else { "well" }.into());
+    }
+    let inspection = inspect_table(&space, &table).load(&INSPECTION);
+    assert_eq!(inspection.summary.classes, BTreeMap::from([("ill".into(), 6), ("well".into(), 3)]));
+    assert!(advice(&inspection, "class imbalance").starts_with("split with `stratify: [class]`"));
+    assert!(inspection.plots.contains("cases by class (9)"));
+    table.cases.retain(|case| case.class.as_deref() == Some("ill"));
+    let even = inspect_table(&space, &table).load(&INSPECTION);
+    assert!(even.summary.advice.iter().all(|advice| advice.about != "class imbalance"));
 }

@@ -145,6 +145,7 @@ fn inspection() -> Inspection {
             dataset: "Hippocampus".into(),
             cases: 2,
             patients: 1,
+            classes: BTreeMap::new(),
             labels: vec![LabelSummary {
                 label: 1,
                 name: "left".into(),
@@ -177,6 +178,7 @@ fn inspection() -> Inspection {
             }],
         },
         lightbox: "<svg><image href=\"data:image/png;base64,AA==\"/></svg>".into(),
+        plots: String::new(),
     }
 }
 
