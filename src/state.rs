@@ -144,7 +144,12 @@ fn read(path: &Path, extent: Extent) -> Option<Found> {
             .collect(),
         told: tail.told.clone(),
         locked: tail.locked,
-        traces: part.places.iter().map(|&at| view.trace(&results, at as usize)).collect::<Option<_>>()?,
+        traces: part
+            .places
+            .iter()
+            .map(|&at| view.trace(&results, at as usize))
+            .collect::<Result<_, _>>()
+            .ok()?,
         unchanged: of_part(&|at| held.reads[at]),
         placed: of_part(&|at| held.placed[at]),
         others: if part.places.len() < stages { stages - head.unwanted.len() - part.places.len() } else { 0 },
@@ -284,10 +289,11 @@ impl Held {
             Ok(results) => look_at(&placed, |watched| watched.holds(results.as_fd())),
             Err(_) => vec![false; placed.len()],
         };
-        let mut stands = stands.iter();
+        let mut rest = &stands[..];
         let mut stand = |node: usize| {
-            let of_stage = stands.by_ref().take(view.placed(node).len());
-            of_stage.fold(true, |all, stands| all && *stands)
+            let (of_stage, others) = rest.split_at(view.placed(node).len());
+            rest = others;
+            of_stage.iter().all(|stands| *stands)
         };
         Some(Self {
             files: files.iter().all(|holds| *holds),
@@ -372,7 +378,7 @@ impl News<'_> {
     pub fn save(&self, known: &Known, layout: &Layout, call: &Call) -> io::Result<()> {
         let has_result = |node: &NodeIndex| {
             let before = || known.traces.get(node.index()).is_some_and(Option::is_some);
-            self.looked_at.get(node).map_or_else(before, |made| trace_of(made).is_some())
+            self.looked_at.get(node).map_or_else(before, |made| trace_of(made.as_ref()).is_some())
         };
         let stands = |node: &NodeIndex| {
             self.placed.contains_key(node) || known.placed.get(node.index()).is_some_and(|placed| *placed)
@@ -393,7 +399,7 @@ impl News<'_> {
     fn change<'s>(&'s self, known: &Known, view: &'s View<'_>, tail: &Tail<'s>) -> Change<'s> {
         let mut table = Table::new(view.table());
         let of_stage = |(node, made): (&NodeIndex, &'s Option<Made>)| {
-            let trace = trace_of(made);
+            let trace = trace_of(made.as_ref());
             let watched = trace.iter().flat_map(|(_, watched)| watched);
             let reads = watched.map(|watched| table.place(watched)).collect();
             (known.place(*node), trace.map(|(trace, _)| Cow::Borrowed(trace)), reads)
@@ -430,7 +436,7 @@ impl News<'_> {
         for (node, place) in (0..stages).zip(0..) {
             match (looked_at.get(&place), &view, &results_before) {
                 (Some(made), ..) => {
-                    let trace = trace_of(made);
+                    let trace = trace_of(made.as_ref());
                     results.push(&trace.map(|(trace, _)| trace))?;
                     let watched = trace.iter().flat_map(|(_, watched)| watched);
                     reads.push(watched.map(|watched| table.place(watched)));
@@ -451,12 +457,9 @@ impl News<'_> {
                 (None, None) => placed.push([]),
             }
         }
-        let unwanted = match &view {
-            Some(view) => view.head.unwanted.clone(),
-            None => {
-                let nodes = self.plan.graph.node_indices();
-                nodes.filter(|node| !self.wanted.contains(node)).map(|node| node.index() as u32).collect()
-            }
+        let unwanted = || {
+            let nodes = self.plan.graph.node_indices();
+            nodes.filter(|node| !self.wanted.contains(node)).map(|node| node.index() as u32).collect()
         };
         let head = Head {
             name: Cow::from(&self.plan.name),
@@ -466,7 +469,7 @@ impl News<'_> {
                 .iter()
                 .map(|(name, value)| (name.into(), value.as_deref().map(Cow::from)))
                 .collect(),
-            unwanted,
+            unwanted: view.as_ref().map_or_else(unwanted, |view| view.head.unwanted.clone()),
             results: self.results.to_string_lossy(),
             tail,
             table: table.new_ones(),
@@ -520,8 +523,8 @@ impl<'a> Names<'a> {
     }
 }
 
-fn trace_of(made: &Option<Made>) -> Option<&(Trace, Vec<Watched<'static>>)> {
-    made.as_ref()?.trace.as_ref()
+fn trace_of(made: Option<&Made>) -> Option<&(Trace, Vec<Watched<'static>>)> {
+    made?.trace.as_ref()
 }
 
 /// Watched things, each once.

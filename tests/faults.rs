@@ -390,7 +390,7 @@ fn an_input_that_may_not_be_read_fails_its_stage_and_nothing_else() {
     let space = chain();
     space.write("data.txt", "secret\n");
     space.write("other.txt", "open");
-    fs::set_permissions(space.path("data.txt"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(space.path("data.txt"), fs::Permissions::from_mode(0o000)).unwrap();
     let mut command = space.command(&["run", "--keep-going", "pipeline.yaml"]);
     if rustix::process::geteuid().is_root() {
         // To root every file is readable.

@@ -148,7 +148,7 @@ mod tests {
     impl Space {
         fn new(parts: &[&[u8]]) -> Self {
             let space = Self(tempfile::tempdir().unwrap());
-            let layout = Layout::new(&space.0.path().join(".pipe"));
+            let layout = Layout::new(space.0.path().join(".pipe"));
             layout.create().unwrap();
             Journal::replace(&layout, &space.path(), &MAGIC, parts).unwrap();
             space
@@ -188,7 +188,7 @@ mod tests {
         assert!(first.append(b"two").unwrap());
         assert!(!second.append(b"other").unwrap());
         // Another file in its place.
-        let layout = Layout::new(&space.0.path().join(".pipe"));
+        let layout = Layout::new(space.0.path().join(".pipe"));
         let stale = space.open();
         Journal::replace(&layout, &space.path(), &MAGIC, &[b"one", b"two"]).unwrap();
         assert!(!stale.append(b"three").unwrap());

@@ -93,7 +93,7 @@ impl PlaceRecord {
             let mut record = Self::default();
             for part in &parts {
                 let part: Part = postcard::from_bytes(part)?;
-                record.folder = part.folder.to_owned();
+                part.folder.clone_into(&mut record.folder);
                 for (name, standing) in part.standing.into_iter().filter(|(name, _)| is_asked(name)) {
                     record.standing.insert(name.to_owned(), postcard::from_bytes(standing)?);
                 }

@@ -95,12 +95,11 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     {
         found = state::open(&layout, &call, Extent::Whole);
     }
-    let (plan, known, definition) = match found {
-        Found::Changed(found) => (found.0, found.1, None),
-        _ => {
-            let (plan, definition) = load_defined(&args.pipeline)?;
-            (plan, Known::default(), Some(definition))
-        }
+    let (plan, known, definition) = if let Found::Changed(found) = found {
+        (found.0, found.1, None)
+    } else {
+        let (plan, definition) = load_defined(&args.pipeline)?;
+        (plan, Known::default(), Some(definition))
     };
     // Not before the pipeline is known to be one.
     let workspace = open_workspace(&args.shares)?;

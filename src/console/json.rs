@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The object of an event. Each has `time` (UTC) and `event`; times that something takes are in seconds.
 ///
 /// - `started`: `pipeline`, `run`, `stages`
-/// - `cached`: `stage`
+/// - `cached`: `stage`; those that a run need not look at are only counted, in `stages` and `ended`
 /// - `would-run`: `stage`, `reasons`
 /// - `may-run`: `stage`, `because`
 /// - `running`: `stage`, `threads`, `reasons`, `expected`

@@ -181,7 +181,7 @@ impl Stored {
         let head = part(HEAD)?;
         // What follows a damaged change does not count; what came before holds.
         let changes = (CHANGES..journal.count()).map_while(part).collect();
-        Some(Self { head, changes, journal })
+        Some(Self { journal, head, changes })
     }
 
     pub(super) fn view(&self) -> Option<View<'_>> {
@@ -210,7 +210,7 @@ impl Stored {
     pub(super) fn sources(&self) -> Option<Vec<(Digest, PathBuf)>> {
         let (view, results) = (self.view()?, self.results()?);
         let results: Values = postcard::from_bytes(&results).ok()?;
-        let traces = (0..view.head.stages as usize).filter_map(|node| view.trace(&results, node)?);
+        let traces = (0..view.head.stages as usize).filter_map(|node| view.trace(&results, node).ok()?);
         Some(traces.flat_map(|trace| trace.sources).collect())
     }
 
@@ -224,6 +224,10 @@ impl Stored {
         Ok(whole && few && self.journal.append(&bytes)?)
     }
 }
+
+/// The file contradicts itself.
+#[derive(Debug)]
+pub(super) struct Unreadable;
 
 /// So much of changes is read in no time.
 const MANY_BYTES: usize = 64 * 1024;
@@ -248,14 +252,14 @@ impl<'a> View<'a> {
         self.head.table.iter().chain(later).collect()
     }
 
-    /// The last result of a stage, if it has one; `None` if that cannot be read.
-    pub(super) fn trace(&self, results: &Values<'_>, node: usize) -> Option<Option<Trace>> {
+    /// The last result of a stage, if it has one.
+    pub(super) fn trace(&self, results: &Values<'_>, node: usize) -> Result<Option<Trace>, Unreadable> {
         match self.reads.get(&(node as u32)) {
             Some((change, entry)) => {
                 let trace = &self.changes[*change].results[*entry].1;
-                Some(trace.as_ref().map(|trace| trace.clone().into_owned()))
+                Ok(trace.as_ref().map(|trace| trace.clone().into_owned()))
             }
-            None => results.get(node),
+            None => results.get(node).ok_or(Unreadable),
         }
     }
 
