@@ -46,7 +46,7 @@ pub enum Output {
     Full,
     /// Failures and warnings.
     Quiet,
-    /// One JSON object an event, on stdout; see [`json::object`].
+    /// One JSON object an event, on stdout; fields: `src/console/json.rs`.
     Json,
 }
 

@@ -36,6 +36,8 @@ fn classes(space: &TestSpace) -> std::path::PathBuf {
         class: (index != 5).then(|| if index % 2 == 1 { "bright".into() } else { "dark".into() }),
         images: vec![FileRef { path: format!("{id}.nii.gz"), digest: Digest::of_bytes(id.as_bytes()) }],
         label: None,
+        annotations: Vec::new(),
+        info: std::collections::BTreeMap::new(),
         voxels: Digest::of_bytes(id.as_bytes()),
         label_voxels: None,
         label_foreground: None,
