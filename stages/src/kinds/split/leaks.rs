@@ -43,7 +43,8 @@ pub(super) fn check(
         return Ok(());
     }
     Err(StageError::Data(format!(
-        "{}\nlet a `dedup` stage before the split remove or group what is the same, and split by patient",
+        "{}\nlet a `dedup` stage before the split remove or group what is the same, and split by patient; \
+         what spans an official border only `remove` helps",
         listing("leaks between the parts", &leaks)
     )))
 }
