@@ -188,11 +188,6 @@ impl StatCache {
         }
     }
 
-    /// Writes a file that only saves time, in place of what is there.
-    pub fn replace_memo(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        files::replace(&self.layout, path, bytes)
-    }
-
     /// [`StatCache::digest_file`] of a file that may just have been written: waits for the moment in which another write
     /// could leave the same stat, so that the file is settled.
     pub fn digest_written(&self, path: &Path) -> Result<HashedFile, CacheError> {
