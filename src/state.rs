@@ -6,24 +6,24 @@
 //!
 //! The file is a memo. Without it, or when it is damaged or of another program, everything is found out anew.
 
-use self::stored::{Change, Head, Lists, Stored, StoredPlan, Tail, Values, View, encode, write_all};
+use self::held::Held;
+use self::stored::{Head, Stored, StoredPlan, Values, View};
 use crate::params::Environment;
 use crate::pipeline::PARAM_PREFIX;
 use crate::plan::{Edge, Plan, PlannedStage};
-use crate::run::Made;
 use petgraph::graph::{DiGraph, NodeIndex};
-use pipe_cache::{Digest, Expected, Layout, Watched};
-use rustix::fs::CWD;
+use pipe_cache::{Digest, Layout, Watched};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod held;
+mod news;
 mod stored;
 
+pub use news::News;
 pub use stored::{Told, Trace};
 
 /// All that decides which plan a call of `pipe run` makes, but for the contents of files and the environment.
@@ -254,88 +254,6 @@ impl Known {
     }
 }
 
-/// What of all that is watched is as it was.
-struct Held {
-    /// The pipeline, its parameter files and its lock file.
-    files: bool,
-    /// By stage, what it reads.
-    reads: Vec<bool>,
-    /// By stage, its results.
-    placed: Vec<bool>,
-}
-
-impl Held {
-    /// Looks at everything once. `None` if the state contradicts itself.
-    fn look(view: &View<'_>) -> Option<Self> {
-        let stages = view.head.stages as usize;
-        let table = view.table();
-        let mut needed = vec![false; table.len()];
-        for &place in (0..stages).flat_map(|node| view.reads(node)) {
-            *needed.get_mut(place as usize)? = true;
-        }
-        let mut reads: Vec<&Watched<'_>> =
-            table.iter().zip(&needed).filter(|(_, needed)| **needed).map(|(watched, _)| *watched).collect();
-        let read_by_stages = reads.len();
-        reads.extend(&view.tail().files);
-        let holds = look_at(&reads, |watched| watched.holds(CWD));
-        let (holds, files) = holds.split_at(read_by_stages);
-        // Back to the places in the table. What no stage reads any more does not matter.
-        let mut holds = holds.iter();
-        let of_table: Vec<bool> =
-            needed.iter().map(|needed| !needed || holds.next() == Some(&true)).collect();
-        let placed: Vec<&Watched<'_>> = (0..stages).flat_map(|node| view.placed(node)).collect();
-        // What is relative to a folder is found faster from that folder.
-        let stands = match File::open(&*view.head.results) {
-            Ok(results) => look_at(&placed, |watched| watched.holds(results.as_fd())),
-            Err(_) => vec![false; placed.len()],
-        };
-        let mut rest = &stands[..];
-        let mut stand = |node: usize| {
-            let (of_stage, others) = rest.split_at(view.placed(node).len());
-            rest = others;
-            of_stage.iter().all(|stands| *stands)
-        };
-        Some(Self {
-            files: files.iter().all(|holds| *holds),
-            placed: (0..stages).map(&mut stand).collect(),
-            reads: (0..stages)
-                .map(|node| view.reads(node).iter().all(|&place| of_table[place as usize]))
-                .collect(),
-        })
-    }
-}
-
-/// A thread is worth its start for so many paths.
-const PATHS_A_THREAD: usize = 700;
-
-/// Looks at many paths on a few threads. They are started here: a pool would cost more than a small pipeline takes.
-fn look_at<'w>(watched: &[&Watched<'w>], look: impl Fn(&Watched<'w>) -> bool + Sync) -> Vec<bool> {
-    let most = watched.len() / PATHS_A_THREAD;
-    let threads = if most > 1 {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(4).min(most)
-    } else {
-        1
-    };
-    let mut holds = vec![false; watched.len()];
-    let look_at_part = |watched: &[&Watched<'w>], holds: &mut [bool]| {
-        for (watched, holds) in watched.iter().zip(holds) {
-            *holds = look(watched);
-        }
-    };
-    let part = watched.len().div_ceil(threads).max(1);
-    let mut parts = watched.chunks(part).zip(holds.chunks_mut(part));
-    let own = parts.next();
-    std::thread::scope(|scope| {
-        for (watched, holds) in parts {
-            scope.spawn(move || look_at_part(watched, holds));
-        }
-        if let Some((watched, holds)) = own {
-            look_at_part(watched, holds);
-        }
-    });
-    holds
-}
-
 /// Variables that set params are told by their names too: a further one may change the plan or be an error.
 fn same_environment(expected: &[(Cow<str>, Option<Cow<str>>)]) -> bool {
     let setting = |name: &str| {
@@ -355,202 +273,4 @@ pub fn environment(asked: &Environment, plan: &Plan) -> BTreeMap<String, Option<
         found.insert(name, value);
     }
     found
-}
-
-/// What a finished run leaves for the next.
-pub struct News<'a> {
-    pub plan: &'a Plan,
-    pub wanted: &'a BTreeSet<NodeIndex>,
-    /// The folder of the results.
-    pub results: &'a Path,
-    pub files: &'a [Watched<'static>],
-    pub environment: &'a BTreeMap<String, Option<String>>,
-    pub told: Option<Told>,
-    pub locked: bool,
-    /// Of every stage that was looked at: its result, if it has one, and what it reads.
-    pub looked_at: &'a BTreeMap<NodeIndex, Option<Made>>,
-    /// The results that were looked at or placed, seen from their folder.
-    pub placed: &'a BTreeMap<NodeIndex, Vec<Watched<'static>>>,
-}
-
-impl News<'_> {
-    /// Adds to the state that was read before the run, or writes all anew.
-    pub fn save(&self, known: &Known, layout: &Layout, call: &Call) -> io::Result<()> {
-        let has_result = |node: &NodeIndex| {
-            let before = || known.traces.get(node.index()).is_some_and(Option::is_some);
-            self.looked_at.get(node).map_or_else(before, |made| trace_of(made.as_ref()).is_some())
-        };
-        let stands = |node: &NodeIndex| {
-            self.placed.contains_key(node) || known.placed.get(node.index()).is_some_and(|placed| *placed)
-        };
-        let tail = Tail {
-            complete: self.wanted.iter().all(|node| has_result(node) && stands(node)),
-            told: self.told.clone(),
-            locked: self.locked,
-            files: self.files.iter().map(Watched::borrowed).collect(),
-        };
-        let before = known.stored.as_deref().and_then(|stored| Some((stored, stored.view()?)));
-        match &before {
-            Some((stored, view)) if stored.add(&self.change(known, view, &tail))? => Ok(()),
-            _ => self.write_all(known, before, tail, &layout.state(&call.digest()?), layout),
-        }
-    }
-
-    fn change<'s>(&'s self, known: &Known, view: &'s View<'_>, tail: &Tail<'s>) -> Change<'s> {
-        let mut table = Table::new(view.table());
-        let of_stage = |(node, made): (&NodeIndex, &'s Option<Made>)| {
-            let trace = trace_of(made.as_ref());
-            let watched = trace.iter().flat_map(|(_, watched)| watched);
-            let reads = watched.map(|watched| table.place(watched)).collect();
-            (known.place(*node), trace.map(|(trace, _)| Cow::Borrowed(trace)), reads)
-        };
-        let results = self.looked_at.iter().map(of_stage).collect();
-        let placed = self
-            .placed
-            .iter()
-            .map(|(node, watched)| (known.place(*node), watched.iter().map(Watched::borrowed).collect()));
-        Change { tail: tail.clone(), results, placed: placed.collect(), table: table.new_ones() }
-    }
-
-    fn write_all(
-        &self,
-        known: &Known,
-        before: Option<(&Stored, View<'_>)>,
-        tail: Tail<'_>,
-        path: &Path,
-        layout: &Layout,
-    ) -> io::Result<()> {
-        let unusable = || io::Error::other("the state before cannot be read");
-        let (stored, view) = before.map_or((None, None), |(stored, view)| (Some(stored), Some(view)));
-        let stages = view.as_ref().map_or(self.plan.graph.node_count(), |view| view.head.stages as usize);
-        let results_before = stored.map(|stored| stored.results().ok_or_else(unusable)).transpose()?;
-        let results_before = results_before.as_deref().map(postcard::from_bytes::<Values>);
-        let results_before = results_before.transpose().map_err(io::Error::other)?;
-        let table_before = view.as_ref().map(View::table).unwrap_or_default();
-        let looked_at: HashMap<u32, &Option<Made>> =
-            self.looked_at.iter().map(|(node, made)| (known.place(*node), made)).collect();
-        let placed_now: HashMap<u32, &Vec<Watched<'static>>> =
-            self.placed.iter().map(|(node, watched)| (known.place(*node), watched)).collect();
-        let mut table = Table::new(Vec::new());
-        let (mut reads, mut placed, mut results) = (Lists::default(), Lists::default(), Values::default());
-        for (node, place) in (0..stages).zip(0..) {
-            match (looked_at.get(&place), &view, &results_before) {
-                (Some(made), ..) => {
-                    let trace = trace_of(made.as_ref());
-                    results.push(&trace.map(|(trace, _)| trace))?;
-                    let watched = trace.iter().flat_map(|(_, watched)| watched);
-                    reads.push(watched.map(|watched| table.place(watched)));
-                }
-                (None, Some(view), Some(before)) => {
-                    results.push_encoded(&view.encoded_trace(before, node).ok_or_else(unusable)?);
-                    let places = view.reads(node).iter();
-                    reads.push(places.map(|place| table.place(table_before[*place as usize])));
-                }
-                (None, ..) => {
-                    results.push(&None::<Trace>)?;
-                    reads.push([]);
-                }
-            }
-            match (placed_now.get(&place), &view) {
-                (Some(watched), _) => placed.push(watched.iter().map(Watched::borrowed)),
-                (None, Some(view)) => placed.push(view.placed(node).iter().map(Watched::borrowed)),
-                (None, None) => placed.push([]),
-            }
-        }
-        let unwanted = || {
-            let nodes = self.plan.graph.node_indices();
-            nodes.filter(|node| !self.wanted.contains(node)).map(|node| node.index() as u32).collect()
-        };
-        let head = Head {
-            name: Cow::from(&self.plan.name),
-            stages: stages as u32,
-            environment: self
-                .environment
-                .iter()
-                .map(|(name, value)| (name.into(), value.as_deref().map(Cow::from)))
-                .collect(),
-            unwanted: view.as_ref().map_or_else(unwanted, |view| view.head.unwanted.clone()),
-            results: self.results.to_string_lossy(),
-            tail,
-            table: table.new_ones(),
-            reads,
-            placed,
-        };
-        let plan = match stored {
-            Some(stored) => stored.plan().ok_or_else(unusable)?,
-            None => self.stored_plan()?,
-        };
-        write_all(layout, path, &head, &results, &plan)
-    }
-
-    fn stored_plan(&self) -> io::Result<Vec<u8>> {
-        let plan = self.plan;
-        let mut stages = Values::default();
-        for planned in plan.graph.node_weights() {
-            stages.push(&planned.to_stored())?;
-        }
-        let mut names = Names::default();
-        let edges = plan.graph.raw_edges().iter().map(|edge| {
-            let Edge { output, input, position } = &edge.weight;
-            let (source, target) = (edge.source().index() as u32, edge.target().index() as u32);
-            (source, target, names.place(output), names.place(input), *position as u32)
-        });
-        let edges = edges.collect();
-        encode(&StoredPlan {
-            params: serde_json::json!(plan.params).to_string().into(),
-            overrides: plan.overrides.clone(),
-            order: plan.order.iter().map(|node| node.index() as u32).collect(),
-            stages,
-            ports: names.all.into_iter().map(str::to_owned).collect(),
-            edges,
-        })
-    }
-}
-
-/// Names, each once.
-#[derive(Default)]
-struct Names<'a> {
-    places: HashMap<&'a str, u32>,
-    all: Vec<&'a str>,
-}
-
-impl<'a> Names<'a> {
-    fn place(&mut self, name: &'a str) -> u32 {
-        *self.places.entry(name).or_insert_with(|| {
-            self.all.push(name);
-            self.all.len() as u32 - 1
-        })
-    }
-}
-
-fn trace_of(made: Option<&Made>) -> Option<&(Trace, Vec<Watched<'static>>)> {
-    made?.trace.as_ref()
-}
-
-/// Watched things, each once.
-struct Table<'a> {
-    known: usize,
-    places: HashMap<(&'a str, Expected), u32>,
-    new: Vec<&'a Watched<'a>>,
-}
-
-impl<'a> Table<'a> {
-    fn new(known: Vec<&'a Watched<'a>>) -> Self {
-        let count = known.len();
-        let places = known.into_iter().zip(0..).map(|(watched, at)| ((&*watched.path, watched.expected), at));
-        Self { known: count, places: places.collect(), new: Vec::new() }
-    }
-
-    fn place(&mut self, watched: &'a Watched<'a>) -> u32 {
-        let next = (self.known + self.new.len()) as u32;
-        *self.places.entry((&watched.path, watched.expected)).or_insert_with(|| {
-            self.new.push(watched);
-            next
-        })
-    }
-
-    /// Those that were not known, in the order of their places.
-    fn new_ones(&self) -> Vec<Watched<'a>> {
-        self.new.iter().map(|watched| watched.borrowed()).collect()
-    }
 }
