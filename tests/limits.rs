@@ -133,3 +133,48 @@ fn a_program_that_ignores_the_first_interrupt_is_ended_by_the_second() {
         std::fs::read_to_string(format!("/proc/{}/stat", space.read("pid").trim())).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "the program outlived the run: {state}");
 }
+
+#[test]
+fn a_program_that_ignores_its_timeout_is_killed_after_the_grace_time() {
+    let space = TestSpace::new(
+        "stages: { deaf: { uses: command, timeout: 1s, with: { outputs: [o], environment: [DIR], run: \"trap '' TERM; \
+         echo $$ > $DIR/pid; while :; do sleep 0.05; done\" } } }\n",
+    );
+    space.run(&[]).code(1).says("stopped at its timeout of 1s");
+    let state =
+        std::fs::read_to_string(format!("/proc/{}/stat", space.read("pid").trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "the program outlived its stage: {state}");
+}
+
+/// Four stages, each of which fails if another has its GPU.
+const ON_GPUS: &str = r#"
+stages:
+  on:
+    uses: command
+    matrix: { n: [1, 2, 3, 4] }
+    resources: { gpu: 1 }
+    with:
+      outputs: [o]
+      environment: [DIR]
+      params: { n: "${matrix.n}" }
+      run: |
+        mkdir "$DIR/gpu$CUDA_VISIBLE_DEVICES" || { echo "GPU $CUDA_VISIBLE_DEVICES is taken" >&2; exit 1; }
+        echo "$CUDA_VISIBLE_DEVICES" > out/o/gpu
+        sleep 0.2
+        rmdir "$DIR/gpu$CUDA_VISIBLE_DEVICES"
+"#;
+
+#[test]
+fn no_two_stages_have_the_same_gpu_at_once() {
+    let space = TestSpace::new(ON_GPUS);
+    space.run(&["-j", "4", "--gpus", "2"]).code(0);
+    let used = (1..=4).map(|n| space.read(&format!("results/pipeline/on/n={n}/o/gpu")));
+    let used: std::collections::BTreeSet<String> = used.collect();
+    assert_eq!(used.into_iter().collect::<Vec<_>>(), ["0\n", "1\n"]);
+}
+
+#[test]
+fn a_stage_that_asks_for_more_gpus_than_there_are_is_told_so() {
+    let space = TestSpace::new(&ON_GPUS.replace("gpu: 1", "gpu: 3").replace("1, 2, 3, 4", "1"));
+    space.run(&["--gpus", "2"]).code(0).says("3 GPUs, there are 2");
+}

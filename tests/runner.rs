@@ -21,6 +21,7 @@ mod python;
 mod running;
 mod safety;
 mod select;
+mod share;
 mod space;
 mod together;
 mod why;

@@ -154,7 +154,7 @@ impl Store {
     }
 
     /// Seals a finished file and gives it the name of its digest, without replacing.
-    fn publish(&self, file: NamedTempFile<File>, stored: &Stored) -> Result<(), CacheError> {
+    pub(crate) fn publish(&self, file: NamedTempFile<File>, stored: &Stored) -> Result<(), CacheError> {
         files::seal(file.as_file(), false).doing(STORE)?;
         let file = file.into_temp_path();
         // Lost to another writer of the same bytes: fine if they are whole, else `has` moves them away.
@@ -201,7 +201,7 @@ impl Store {
     }
 
     /// Whether the object is there and passes [`Store::check`].
-    fn has(&self, stored: &Stored) -> Result<bool, CacheError> {
+    pub(crate) fn has(&self, stored: &Stored) -> Result<bool, CacheError> {
         match self.check_here(&stored.digest, stored.size) {
             Err(error) if error.is_miss() => Ok(false),
             result => result.map(|()| true),

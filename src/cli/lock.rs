@@ -7,9 +7,10 @@ use super::{CliError, OK, PipelineArgs, STAGE_FAILED, load, targets};
 use crate::console;
 use crate::lockfile::{self, LockError, LockFile};
 use crate::plan::Plan;
-use crate::run::{Options, place_results};
+use crate::run::{Options, Workspace, place_results};
 use crate::state::Known;
 use clap::Args;
+use petgraph::graph::NodeIndex;
 use pipe_cache::CacheError;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &LockArgs) -> Result<u8, CliError> {
 }
 
 /// A lock file holds the pipeline as it is written, so nothing may override its params.
-fn plan(file: &Path) -> Result<Plan, CliError> {
+pub(crate) fn plan(file: &Path) -> Result<Plan, CliError> {
     let plan = load(&PipelineArgs { file: file.to_owned(), set: Vec::new(), params: Vec::new() })?;
     if let Some(first) = plan.overrides.first() {
         let help = "a lock file holds the pipeline as it is written; unset the variable";
@@ -92,7 +93,7 @@ fn check(plan: &Plan) -> Result<u8, CliError> {
     Ok(STAGE_FAILED)
 }
 
-fn read(plan: &Plan) -> Result<LockFile, CliError> {
+pub(crate) fn read(plan: &Plan) -> Result<LockFile, CliError> {
     let path = lockfile::path_of(&plan.file);
     LockFile::read(&path).map_err(lock_error(plan))?.ok_or_else(|| {
         let help = format!("`pipe run {}` writes it", plan.file.display());
@@ -112,9 +113,23 @@ pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
     let plan = plan(&args.file)?;
     let lock = read(&plan)?;
     let workspace = open_workspace(&ShareArgs::default())?;
-    let chosen = if args.stages.is_empty() { plan.order.clone() } else { targets(&plan, &args.stages)? };
+    place_locked(&plan, &lock, &workspace, &chosen(&plan, &args.stages)?)
+}
+
+/// The named stages, or all.
+pub(crate) fn chosen(plan: &Plan, stages: &[String]) -> Result<Vec<NodeIndex>, CliError> {
+    if stages.is_empty() { Ok(plan.order.clone()) } else { targets(plan, stages) }
+}
+
+/// Places what the lock file names for some stages, if the cache has all of it.
+pub(crate) fn place_locked(
+    plan: &Plan,
+    lock: &LockFile,
+    workspace: &Workspace,
+    chosen: &[NodeIndex],
+) -> Result<u8, CliError> {
     let (mut outputs, mut missing) = (BTreeMap::new(), Vec::new());
-    for node in chosen {
+    for &node in chosen {
         let name = plan.graph[node].id.to_string();
         let Some(locked) = lock.get(&name) else {
             missing.push(format!("stage `{name}` is not in the lock file"));
@@ -143,7 +158,7 @@ pub(crate) fn checkout(args: &CheckoutArgs) -> Result<u8, CliError> {
     }
     let folder = Path::new(RESULTS).join(&plan.name);
     let (placed, _) =
-        place_results(&plan, &workspace, &outputs, &folder).map_err(|error| CliError::failed(&error))?;
+        place_results(plan, workspace, &outputs, &folder).map_err(|error| CliError::failed(&error))?;
     workspace.stats.save().map_err(|error| CliError::failed(&error))?;
     console::hint(format!(
         "{placed} files written to {}/, {} stages as locked",

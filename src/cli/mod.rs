@@ -12,6 +12,7 @@ mod log;
 mod run;
 mod schema;
 mod select;
+mod share;
 mod stages;
 mod status;
 mod tag;
@@ -55,6 +56,8 @@ enum Command {
     Tag(tag::TagArgs),
     Lock(lock::LockArgs),
     Checkout(lock::CheckoutArgs),
+    Push(share::PushArgs),
+    Pull(share::PullArgs),
     Stages(stages::StagesArgs),
     Schema(schema::SchemaArgs),
     Check(check::CheckArgs),
@@ -158,6 +161,8 @@ pub fn main() -> u8 {
         Command::Tag(args) => tag::run(&args),
         Command::Lock(args) => lock::run(&args),
         Command::Checkout(args) => lock::checkout(&args),
+        Command::Push(args) => share::push(&args),
+        Command::Pull(args) => share::pull(&args),
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
