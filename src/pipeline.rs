@@ -34,7 +34,8 @@ pub struct StageDecl {
     pub uses: Node,
     /// Parameters, a mapping or nothing.
     pub with: Node,
-    pub inputs: Vec<(Key, Vec<Node>)>,
+    /// Input name → references; `None` where what is written cannot be read as such, which was told.
+    pub inputs: Option<Vec<(Key, Vec<Node>)>>,
     pub matrix: Option<Node>,
     pub seed: Option<Node>,
     pub resources: Option<Node>,
@@ -205,7 +206,7 @@ impl Reader {
             name: key.clone(),
             uses: (*uses).clone(),
             with: fields.get("with").map_or(nothing, |node| (*node).clone()),
-            inputs: fields.get("in").map(|node| self.inputs(node, &what)).unwrap_or_default(),
+            inputs: fields.get("in").map_or(Some(Vec::new()), |node| self.inputs(node, &what)),
             matrix: fields.get("matrix").map(|node| (*node).clone()),
             seed: fields.get("seed").map(|node| (*node).clone()),
             resources: fields.get("resources").map(|node| (*node).clone()),
@@ -214,20 +215,18 @@ impl Reader {
         })
     }
 
-    fn inputs(&mut self, node: &Node, what: &str) -> Vec<(Key, Vec<Node>)> {
+    fn inputs(&mut self, node: &Node, what: &str) -> Option<Vec<(Key, Vec<Node>)>> {
         let Value::Map(pairs) = &node.value else {
             let message = format!("`in` of {what} must map input names to stages, not {}", node.describe());
             self.problems.push(Problem::new(node.id, message).help("write `in: { cases: STAGE }`"));
-            return Vec::new();
+            return None;
         };
         self.unique_keys(pairs, &format!("`in` of {what}"));
-        pairs
-            .iter()
-            .map(|(key, value)| match &value.value {
-                Value::List(items) => (key.clone(), items.clone()),
-                _ => (key.clone(), vec![value.clone()]),
-            })
-            .collect()
+        let references = |value: &Node| match &value.value {
+            Value::List(items) => items.clone(),
+            _ => vec![value.clone()],
+        };
+        Some(pairs.iter().map(|(key, value)| (key.clone(), references(value))).collect())
     }
 
     fn scope(&mut self, params: Option<&Node>, overrides: &Overrides) -> Scope {

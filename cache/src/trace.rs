@@ -3,7 +3,7 @@
 
 use crate::digest::Digest;
 use crate::dirty::DirtyReason;
-use crate::error::{CacheError, Doing, Warning};
+use crate::error::{CacheError, Doing};
 use crate::files;
 use crate::layout::Layout;
 use crate::manifest::ActionKey;
@@ -352,22 +352,5 @@ impl RunHistory {
         }
         ids.sort_unstable_by(|one, other| other.cmp(one));
         Ok(ids)
-    }
-
-    /// The latest `count` readable runs, the latest first, and a warning for each that is damaged.
-    pub fn latest(&self, count: usize) -> Result<(Vec<RunRecord>, Vec<Warning>), CacheError> {
-        let (mut runs, mut warnings) = (Vec::new(), Vec::new());
-        for id in self.ids()? {
-            if runs.len() == count {
-                break;
-            }
-            match self.load(&id) {
-                Ok(run) => runs.extend(run),
-                Err(error) => {
-                    warnings.push(Warning { path: self.layout.run(&id), reason: error.to_string() });
-                }
-            }
-        }
-        Ok((runs, warnings))
     }
 }

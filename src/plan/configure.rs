@@ -61,12 +61,16 @@ impl Planner {
             let before = self.problems.len();
             if let Some(planned) = self.instance(id, entry, decl, &scope, &pipeline.seed) {
                 let node = self.graph.add_node(planned);
-                let inputs = decl.inputs.iter().map(|(key, references)| {
-                    let filled = references.iter().map(|node| scope.fill(node, &mut self.problems)).collect();
-                    (key.clone(), filled)
-                });
-                let wires = Wires { name: decl.name.clone(), inputs: inputs.collect() };
-                self.wires.insert(node, wires);
+                // Inputs that cannot be read were told; that they are missing would be told twice.
+                if let Some(inputs) = &decl.inputs {
+                    let inputs = inputs.iter().map(|(key, references)| {
+                        let filled =
+                            references.iter().map(|node| scope.fill(node, &mut self.problems)).collect();
+                        (key.clone(), filled)
+                    });
+                    let wires = Wires { name: decl.name.clone(), inputs: inputs.collect() };
+                    self.wires.insert(node, wires);
+                }
                 nodes.push(node);
             }
             if self.problems.len() > before {
@@ -101,7 +105,7 @@ impl Planner {
         let mut ports = stage.ports();
         let mut open_inputs = Vec::new();
         if ports.open_inputs {
-            open_inputs.extend(decl.inputs.iter().map(|(key, _)| key.text.clone()));
+            open_inputs.extend(decl.inputs.iter().flatten().map(|(key, _)| key.text.clone()));
         }
         ports.open(open_inputs.iter().cloned());
         declared.apply(&mut ports.resources);

@@ -57,11 +57,12 @@ fn a_run_reads_back_and_its_end_replaces_its_beginning() {
     assert_eq!(space.cache.runs.load(&run.id).unwrap(), Some(run.clone()));
     run.finished_at = Some(Timestamp(1_700_000_009_000));
     space.cache.runs.save(&run).unwrap();
-    assert_eq!(space.cache.runs.latest(9).unwrap(), (vec![run], vec![]));
+    assert_eq!(space.cache.runs.ids().unwrap(), [run.id.clone()]);
+    assert_eq!(space.cache.runs.load(&run.id).unwrap(), Some(run));
 }
 
 #[test]
-fn the_latest_runs_come_first_and_a_damaged_one_is_a_warning() {
+fn the_latest_runs_come_first_and_a_damaged_one_is_an_error() {
     let space = Space::new();
     let runs: Vec<_> = [5, 1, 4, 2, 3].map(|day| run(day * 86_400_000)).into();
     for run in &runs {
@@ -71,11 +72,9 @@ fn the_latest_runs_come_first_and_a_damaged_one_is_a_warning() {
     fs::write(&damaged, "{\"format\": 1, \"run\": {").unwrap();
     space.write(".pipe/runs/notes.txt", "not a run");
 
-    let (latest, warnings) = space.cache.runs.latest(3).unwrap();
-    let days: Vec<_> = latest.iter().map(|run| run.started_at.0 / 86_400_000).collect();
-    assert_eq!(days, [5, 3, 2]);
-    assert_eq!(warnings.len(), 1);
-    assert_eq!(warnings[0].path, damaged);
+    let ids = space.cache.runs.ids().unwrap();
+    assert_eq!(ids, [0, 2, 4, 3, 1].map(|at| runs[at].id.clone()));
+    assert!(space.cache.runs.load(&runs[2].id).is_err());
 }
 
 #[test]
