@@ -77,6 +77,8 @@ pub struct Split {
     pub images: usize,
     /// Shape of each, z, y, x.
     pub shape: [usize; 3],
+    /// 1, or 3 for red, green and blue.
+    pub channels: usize,
     /// One class an image.
     pub labels: Vec<u8>,
 }
@@ -105,7 +107,7 @@ impl Archive {
         attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
     }
 
-    /// Hands every image of a split to `each`, in order: index and voxels, x fastest. Holds one image.
+    /// Hands every image of a split to `each`, in order: index and values, channels fastest, then x. Holds one image.
     pub fn for_each_image<E: From<Error>>(
         &mut self,
         split: &Split,
@@ -115,7 +117,7 @@ impl Archive {
         let name = member(split.name, "images");
         let (header, mut input, size) =
             array(&mut self.zip, &name).map_err(|fault| fail(&self.path, fault))?;
-        let mut voxels = vec![0; split.shape.iter().product()];
+        let mut voxels = vec![0; split.shape.iter().product::<usize>() * split.channels];
         for index in 0..split.images {
             let found = fill(&mut input, &mut voxels).map_err(|error| fail(&self.path, error.into()))?;
             if found < voxels.len() {
@@ -185,13 +187,18 @@ fn split(
         shape: header.shape.clone(),
         expected,
     };
-    let (images, shape) = match header.shape[..] {
-        [_, _, _, 3] => return Err(expected("grey images: colour is not supported")),
-        [n, y, x] => (n, [1, y, x]),
-        [n, z, y, x] => (n, [z, y, x]),
-        _ => return Err(expected("[n, y, x] or [n, z, y, x]")),
+    let (images, shape, channels) = match header.shape[..] {
+        // No volume is three voxels wide.
+        [n, y, x, 3] => (n, [1, y, x], 3),
+        [n, y, x] => (n, [1, y, x], 1),
+        [n, z, y, x] => (n, [z, y, x], 1),
+        _ => return Err(expected("[n, y, x], [n, y, x, 3] or [n, z, y, x]")),
     };
-    let voxels = shape.iter().try_fold(1_u128, |n, &d| n.checked_mul(d as u128)).unwrap_or(u128::MAX);
+    let voxels = shape
+        .iter()
+        .chain([&channels])
+        .try_fold(1_u128, |n, &d| n.checked_mul(d as u128))
+        .unwrap_or(u128::MAX);
     if voxels == 0 {
         return Err(expected("images with voxels"));
     }
@@ -221,5 +228,5 @@ fn split(
     if labels.len() != count {
         return Err(Fault::Length { name: labels_name, declared: count as u128, found: labels.len() as u64 });
     }
-    Ok(Split { name, images, shape, labels })
+    Ok(Split { name, images, shape, channels, labels })
 }

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::raster::Colour;
 use crate::stored::{Datatype, ValueFault, labels};
 use crate::volume::{Image, LabelMap};
 use crate::{check, dicom, itk, nifti, raster};
@@ -104,12 +103,11 @@ pub enum Fault {
 pub struct Options {
     /// The largest volume, in voxels × channels.
     pub max_voxels: usize,
-    pub colour: Colour,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_voxels: nifti::MAX_VOXELS, colour: Colour::Refuse }
+        Self { max_voxels: nifti::MAX_VOXELS }
     }
 }
 
@@ -165,7 +163,11 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
                 facts: None,
             });
         }
-        let Opened { volume, format, datatype, findings, data_file, facts } = open(path, options)?;
+        let opened = match format {
+            Format::Raster => from_raster(raster::read_indices(path, options.max_voxels))?,
+            _ => open(path, options)?,
+        };
+        let Opened { volume, format, datatype, findings, data_file, facts } = opened;
         if volume.channels() != 1 {
             return Err(Fault::Channels { channels: volume.channels() });
         }
@@ -178,14 +180,7 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
 
 fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {
     let format = format_of(path)?;
-    let plain = |datatype, volume| Opened {
-        volume,
-        format,
-        datatype,
-        findings: Vec::new(),
-        data_file: None,
-        facts: None,
-    };
+    let plain = |datatype, volume| plain(format, datatype, volume);
     match format {
         Format::Nifti => {
             let fault = |error: nifti::Error| Fault::Nifti(error.into_fault());
@@ -207,12 +202,18 @@ fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {
             let (header, volume) = read.map_err(|error| Fault::Itk(error.into_fault()))?;
             Ok(Opened { data_file: header.data_file, ..plain(header.datatype, volume) })
         }
-        Format::Raster => {
-            let read = raster::read_image(path, options.colour, options.max_voxels);
-            let (datatype, volume) = read.map_err(|error| Fault::Raster(error.into_fault()))?;
-            Ok(plain(datatype, volume))
-        }
+        Format::Raster => from_raster(raster::read_image(path, options.max_voxels)),
     }
+}
+
+fn from_raster(read: Result<(Datatype, Image), raster::Error>) -> Result<Opened<Image>, Fault> {
+    let (datatype, volume) = read.map_err(|error| Fault::Raster(error.into_fault()))?;
+    Ok(plain(Format::Raster, datatype, volume))
+}
+
+/// A volume of which nothing else is to be said.
+fn plain(format: Format, datatype: Datatype, volume: Image) -> Opened<Image> {
+    Opened { volume, format, datatype, findings: Vec::new(), data_file: None, facts: None }
 }
 
 fn format_of(path: &Path) -> Result<Format, Fault> {

@@ -123,7 +123,7 @@ impl Params {
 
 impl Stage for Import {
     const KIND: &'static str = "import";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Reads a data set, checks every file and lists the cases that can be used.";
     type Params = Params;
 

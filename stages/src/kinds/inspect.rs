@@ -46,7 +46,7 @@ impl Default for Params {
 
 impl Stage for Inspect {
     const KIND: &'static str = "inspect";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Measures images and label maps, finds cases that stand out and advises on crop, spacing and normalisation.";
     type Params = Params;
 

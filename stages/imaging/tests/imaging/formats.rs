@@ -26,10 +26,12 @@ pub(crate) struct VolumeFile {
 #[derive(Deserialize)]
 pub(crate) struct RasterFile {
     pub(crate) file: String,
-    pub(crate) grey: bool,
+    pub(crate) channels: usize,
     pub(crate) dtype: String,
     pub(crate) shape_yx: [usize; 2],
     pub(crate) values: Vec<f32>,
+    /// Indices of a palette.
+    pub(crate) labels: Option<Vec<u8>>,
 }
 
 #[derive(Deserialize)]

@@ -34,6 +34,14 @@ fn splits_images_and_labels_are_those_that_numpy_wrote() {
     assert_eq!(images(&mut archive, 2), [[0, 1, 2, 3, 4, 5]]);
 }
 
+#[test]
+fn images_in_colour_have_three_channels() {
+    let mut archive = Archive::open(&path("colour.npz"), 100).expect("sound");
+    assert_eq!((archive.splits[0].shape, archive.splits[0].channels), ([1, 2, 2], 3));
+    let stored: Vec<u8> = (0..24).collect();
+    assert_eq!(images(&mut archive, 0).concat(), stored);
+}
+
 #[track_caller]
 fn refused(file: &Path, max_voxels: usize, message: &str) {
     let error = Archive::open(file, max_voxels).err().expect(message);
@@ -43,11 +51,7 @@ fn refused(file: &Path, max_voxels: usize, message: &str) {
 #[test]
 fn archives_of_another_kind_are_told() {
     refused(&path("other.npz"), 100, "no array is called train_images, val_images or test_images; found: a");
-    refused(
-        &path("colour.npz"),
-        100,
-        "array `train_images.npy` is |u1 [1, 2, 2, 3], expected grey images: colour is not supported",
-    );
+    refused(&path("colour.npz"), 11, "array `train_images.npy` has 12 voxels an image, the limit is 11");
     refused(&path("unequal.npz"), 100, "`train` has 2 images and 1 labels");
     refused(&path("medmnist.npz"), 5, "array `train_images.npy` has 6 voxels an image, the limit is 5");
     let text =

@@ -4,7 +4,6 @@ use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use pipe_imaging::open::{self, Format, Options};
-use pipe_imaging::raster::Colour;
 use proptest::prelude::*;
 
 use crate::formats::{EXPECTED, path};
@@ -29,10 +28,10 @@ fn metaimage_nrrd_and_nifti_2_are_read_as_simpleitk_and_nibabel_read_them() {
 fn png_jpeg_and_tiff_are_read_as_pillow_reads_them() {
     for expected in &EXPECTED.rasters {
         let name = &expected.file;
-        let colour = if expected.grey { Colour::Refuse } else { Colour::Luminance };
-        let opened = open::image(&path(name), Options { colour, ..Options::default() }).expect(name);
+        let opened = open::image(&path(name), Options::default()).expect(name);
         let [y, x] = expected.shape_yx;
         assert_eq!(opened.volume.shape().0, [1, y, x], "{name}");
+        assert_eq!(opened.volume.channels(), expected.channels, "{name}");
         assert_eq!(opened.datatype.name(), expected.dtype, "{name}");
         // Decoders of lossy JPEG may round a cosine transform either way.
         let tolerance = if name.contains("jpg") { 1.0 } else { 0.0 };
@@ -54,12 +53,20 @@ fn refused(file: &Path, message: &str) {
 }
 
 #[test]
-fn colour_transparency_and_pages_are_refused() {
-    refused(
-        &path("colour.png"),
-        "pixels are RGB of 8 bits, expected grey; ask for the luminance if that is meant",
-    );
-    refused(&path("transparent.png"), "pixels are partly transparent, expected opaque grey");
+fn a_palette_gives_an_image_its_colours_and_a_mask_its_labels() {
+    let palettes: Vec<_> = EXPECTED.rasters.iter().filter(|expected| expected.labels.is_some()).collect();
+    assert_eq!(palettes.len(), 2);
+    for expected in palettes {
+        let opened = open::label(&path(&expected.file), Options::default()).expect(&expected.file);
+        assert_eq!(opened.volume.as_slice(), expected.labels.as_deref().unwrap(), "{}", expected.file);
+    }
+    let error = open::label(&path("colour.png"), Options::default()).expect_err("three channels");
+    assert_eq!(error.source().expect("cause").to_string(), "label has 3 channels, expected 1");
+}
+
+#[test]
+fn transparency_and_pages_are_refused() {
+    refused(&path("transparent.png"), "pixels are partly transparent, expected opaque ones");
     refused(
         &path("pages.tif"),
         "the TIFF has more than one page; split it into one file a slice, or store it as NIfTI or NRRD",
@@ -272,7 +279,7 @@ proptest! {
         bytes.truncate(cut.unwrap_or(bytes.len()));
         let folder = Folder::new();
         let file = folder.write("mutated", &bytes);
-        let options = Options { max_voxels: 1 << 20, colour: Colour::Luminance };
+        let options = Options { max_voxels: 1 << 20 };
         if let Ok(image) = open::image(&file, options) {
             prop_assert!(image.volume.as_slice().len() <= 1 << 20);
             prop_assert_eq!(image.volume.geometry().affine.defect(), None);

@@ -113,7 +113,7 @@ fn write(path: &Path, split: &Split, voxels: &[u8]) -> Result<(), Unpacking> {
     let attempt = || {
         let file = fs::File::create(path).map_err(StageError::io("create", path))?;
         let mut encoder = png::Encoder::new(BufWriter::new(file), x as u32, y as u32);
-        encoder.set_color(png::ColorType::Grayscale);
+        encoder.set_color(if split.channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
         encoder.set_depth(png::BitDepth::Eight);
         let mut writer = encoder.write_header().map_err(StageError::inner(writing))?;
         writer.write_image_data(voxels).map_err(StageError::inner(writing))?;

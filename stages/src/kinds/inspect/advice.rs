@@ -146,7 +146,9 @@ fn field_of_view(evidence: &Evidence<'_>) -> Option<Advice> {
         return advice("field of view", text, reason);
     }
     if median(&shares) < SMALL_BOX {
-        let [z, y, x] = [z, y, x].map(|size| (size + size / 8).next_multiple_of(8));
+        // With a margin, and so that a network can halve it three times; a slice stays one.
+        let roomy = |size: usize| if size == 1 { 1 } else { (size + size / 8).next_multiple_of(8) };
+        let [z, y, x] = [z, y, x].map(roomy);
         return advice(
             "field of view",
             format!("crop around the foreground, e.g. to {z}×{y}×{x} voxels"),

@@ -88,8 +88,9 @@ fn extents(label: &LabelMap) -> BTreeMap<u8, Extent> {
     components(label).into_iter().map(|(value, sizes)| (value, extent(sizes))).collect()
 }
 
+/// Along axes with more than one voxel: a single slice has no border above and below.
 fn distance_to_border(window: &crop::Window, shape: Shape) -> u64 {
-    let gaps = (0..3).flat_map(|axis| {
+    let gaps = (0..3).filter(|axis| shape.0[*axis] > 1).flat_map(|axis| {
         let before = window.start[axis];
         [before, shape.0[axis] as i64 - before - window.shape[axis] as i64]
     });
@@ -130,5 +131,7 @@ mod tests {
         let window = crop::Window { start: [2, 3, 4], shape: [5, 5, 5] };
         assert_eq!(distance_to_border(&window, Shape([10, 10, 10])), 1);
         assert_eq!(distance_to_border(&window, Shape([7, 10, 10])), 0);
+        let slice = crop::Window { start: [0, 3, 4], shape: [1, 5, 5] };
+        assert_eq!(distance_to_border(&slice, Shape([1, 10, 11])), 2);
     }
 }

@@ -233,18 +233,15 @@ nifti2("two_qform.nii", RNG.normal(size=(4, 3, 2)), turned, qform=True)
 nifti2("two_big_endian.nii.gz", RNG.normal(size=(4, 3, 2, 2)).astype(np.float32), turned, big=True)
 
 
-# PNG, JPEG and TIFF, written and read by Pillow.
-def raster(name, image, grey=True, **options):
+# PNG, JPEG and TIFF, written and read by Pillow. Values go by channel, y, x; `labels` are the indices of a palette.
+def raster(name, image, colour=False, **options):
     image.save(HERE / name, **options)
     read = Image.open(HERE / name)
-    if grey:
-        found = np.asarray(read)
-    else:
-        r, g, b = np.moveaxis(np.asarray(read.convert("RGB")).astype(int), -1, 0)
-        found = (299 * r + 587 * g + 114 * b) / 1000
+    found = np.moveaxis(np.asarray(read.convert("RGB")), -1, 0) if colour else np.asarray(read)[None]
     OUT["rasters"].append({
-        "file": name, "grey": grey, "dtype": "uint16" if read.mode.startswith("I") else "uint8",
-        "shape_yx": list(found.shape), "values": found.astype(np.float32).ravel().tolist(),
+        "file": name, "channels": len(found), "dtype": "uint16" if read.mode.startswith("I") else "uint8",
+        "shape_yx": list(found.shape[1:]), "values": found.astype(np.float32).ravel().tolist(),
+        "labels": np.asarray(read).ravel().tolist() if read.mode == "P" else None,
     })
 
 
@@ -258,8 +255,11 @@ OUT["rasters"][-1]["values"] = [255 * v for v in OUT["rasters"][-1]["values"]]
 raster("grey.jpg", Image.fromarray(smooth), quality=95)
 raster("grey_8.tif", Image.fromarray(eight), compression="tiff_lzw")
 raster("grey_16.tif", Image.fromarray(sixteen), compression="tiff_deflate")
-raster("colour.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)), grey=False)
-raster("palette.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)).convert("P"), grey=False)
+raster("colour.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)), colour=True)
+raster("palette.png", Image.fromarray(RNG.integers(0, 256, (5, 7, 3)).astype(np.uint8)).convert("P"), colour=True)
+four = Image.fromarray((eight % 4).astype(np.uint8), mode="P")
+four.putpalette([0, 0, 0, 200, 30, 30, 20, 180, 40, 60, 60, 220])
+raster("palette_of_4.png", four, colour=True, bits=2)
 Image.fromarray(eight).save(HERE / "pages.tif", save_all=True, append_images=[Image.fromarray(eight)])
 Image.fromarray(np.dstack([eight, eight])).save(HERE / "transparent.png")
 
@@ -270,7 +270,7 @@ for split, n in (("train", 3), ("val", 2), ("test", 1)):
     arrays[f"{split}_labels"] = np.arange(n, dtype=np.uint8)[:, None]
 np.savez_compressed(HERE / "medmnist.npz", **arrays)
 np.savez(HERE / "other.npz", a=np.zeros(3))
-np.savez_compressed(HERE / "colour.npz", train_images=np.zeros((1, 2, 2, 3), np.uint8), train_labels=np.zeros((1, 1), np.uint8))
+np.savez_compressed(HERE / "colour.npz", train_images=np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), train_labels=np.zeros((2, 1), np.uint8))
 np.savez_compressed(HERE / "unequal.npz", train_images=np.zeros((2, 2, 2), np.uint8), train_labels=np.zeros((1, 1), np.uint8))
 
 (HERE / "expected.json").write_text(json.dumps(OUT, separators=(",", ":")) + "\n")

@@ -5,11 +5,16 @@ use crate::testing::real_data;
 
 /// 3 + 2 + 1 images of 2×3 pixels that NumPy wrote.
 fn import(extra: &Value) -> (TestSpace, Result<TestRun, StageError>) {
+    import_of("medmnist.npz", extra)
+}
+
+/// An archive among the reference files.
+fn import_of(archive: &str, extra: &Value) -> (TestSpace, Result<TestRun, StageError>) {
     let space = TestSpace::new();
     let root = space.path().join("data");
     fs::create_dir_all(&root).expect("temporary folder");
     let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("imaging/tests/imaging/formats");
-    fs::copy(formats.join("medmnist.npz"), root.join("small.npz")).expect("reference");
+    fs::copy(formats.join(archive), root.join("small.npz")).expect("reference");
     fs::write(root.join("notes.txt"), "not looked at").expect("a file is written");
     let mut params = json!({ "from": root, "archive": "small.npz" });
     params.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
@@ -49,6 +54,17 @@ fn every_image_is_a_case_with_its_class_and_its_official_split() {
         table.get("test_00000").expect("there").voxels,
         table.get("train_00000").expect("there").voxels
     );
+}
+
+#[test]
+fn images_in_colour_have_three_channels() {
+    let (_space, run) = import_of("colour.npz", &json!({}));
+    let run = run.expect("sound");
+    let table = run.load(&CASES);
+    let made = run.dir("dataset").join(&table.get("train_00001").expect("there").image().path);
+    let image = pipe_imaging::open::image(&made, pipe_imaging::open::Options::default()).expect("a PNG file");
+    assert_eq!(image.volume.channel(0), [12.0, 15.0, 18.0, 21.0]);
+    assert_eq!(image.volume.channel(2), [14.0, 17.0, 20.0, 23.0]);
 }
 
 #[test]

@@ -106,14 +106,14 @@ fn what_is_wrong_with_a_row_or_its_files_is_told_and_the_rest_goes_on() {
         good,other.png,,3\n\
         ../up,ok.mha,,3\n\
         half,split.mhd,,3\n\
-        colour,colour.png,,3\n\
+        clear,clear.png,,3\n\
         mixed,ok.mha,mask.png,3\n\
         ,ok.mha,,3\n";
     let files = [
         ("oblique.mha", "ok.mha"),
         ("detached.mhd", "split.mhd"),
         ("detached.raw", "detached.raw"),
-        ("colour.png", "colour.png"),
+        ("transparent.png", "clear.png"),
         ("grey_8.png", "mask.png"),
     ];
     let listed = Listed::new(table, &files);
@@ -128,7 +128,7 @@ fn what_is_wrong_with_a_row_or_its_files_is_told_and_the_rest_goes_on() {
         "Error cases.csv line 4: id `good` stands there twice; the first is used Skipped",
         "Error cases.csv line 5: id `../up` is no name of a file Skipped",
         "Error split.mhd cannot be read: its voxels lie in a second file, `detached.raw`; convert it to one file Excluded",
-        "Error colour.png cannot be read: pixels are RGB of 8 bits, expected grey; ask for the luminance if that is meant Excluded",
+        "Error clear.png cannot be read: pixels are partly transparent, expected opaque ones Excluded",
         "Error mask.png image is 3×4×5 but its mask is 1×5×7 (z×y×x) Excluded",
         "Error cases.csv line 9 has no `id` Skipped",
     ] {
