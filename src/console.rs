@@ -202,6 +202,8 @@ fn done(report: &StageReport) -> String {
     }
     for (name, value) in &report.facts {
         let value = match value.as_f64() {
+            // Four decimals would call a small number nothing.
+            Some(number) if value.is_f64() && number != 0.0 && number.abs() < 1e-3 => format!("{number:.1e}"),
             Some(number) if value.is_f64() => format!("{number:.4}"),
             _ => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
         };
@@ -252,5 +254,18 @@ impl Style {
             Self::Bad => "31",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_fact_is_rounded_to_nothing() {
+        let facts = [("dice", 0.876_543), ("difference", 0.000_001_2), ("loss", 0.0), ("shift", -0.000_9)];
+        let facts = facts.map(|(name, value)| (name.to_owned(), serde_json::json!(value)));
+        let report = StageReport { facts: facts.into_iter().collect(), ..StageReport::default() };
+        assert_eq!(done(&report), "0.00 s, dice 0.8765, difference 1.2e-6, loss 0.0000, shift -9.0e-4");
     }
 }
