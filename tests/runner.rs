@@ -24,4 +24,5 @@ mod select;
 mod share;
 mod space;
 mod together;
+mod training;
 mod why;

@@ -8,7 +8,7 @@ use dfdx::prelude::*;
 use super::workspace::{Buffer, Workspace};
 use super::{Act, Backend, Flat, Labels, Recorder, Rows};
 use crate::geometry::{self, Geometry, Window};
-use crate::kernels::{self, Correlation, Isa, LossShape, NormShape, Packed, Transposed};
+use crate::kernels::{self, Correlation, Isa, LossShape, NormShape, Transposed};
 use crate::loss::LossTerms;
 use crate::network::{Activation, Norm};
 
@@ -91,31 +91,6 @@ impl CpuBackend {
             None => Ok(()),
         });
     }
-
-    /// Packs weights `[kz·ky][kx·cin][cout]` for a forward pass on this instruction set.
-    fn pack(&self, shape: &Correlation, weights: &[f32]) -> Packed {
-        let depth = shape.kernel[2] * shape.cin;
-        if self.isa == Isa::Avx512 && shape.cout == 8 && shape.kernel[2] > 1 {
-            return kernels::pack_pairs(&self.workspace, weights, depth, shape.stride[2] * shape.cin);
-        }
-        kernels::pack(&self.workspace, weights, depth, shape.cout)
-    }
-
-    /// The slope of a convolution's input.
-    fn conv_data_gradient(&self, shape: &Correlation, weights: &[f32], dy: &[f32], dx: &mut [f32]) {
-        let (cin, cout) = (shape.cin, shape.cout);
-        let taps: usize = shape.kernel.iter().product();
-        let mut turned = self.workspace.take(weights.len());
-        for (tap, from) in weights.chunks_exact(cin * cout).enumerate() {
-            let to = &mut turned[(taps - 1 - tap) * cin * cout..][..cin * cout];
-            for (c, row) in from.chunks_exact(cout).enumerate() {
-                row.iter().enumerate().for_each(|(o, value)| to[o * cin + c] = *value);
-            }
-        }
-        let shape = shape.data_gradient();
-        let packed = self.pack(&shape, &turned);
-        kernels::correlate(self.isa, &self.workspace, &shape, dy, &packed, None, dx);
-    }
 }
 
 impl Backend for CpuBackend {
@@ -179,28 +154,21 @@ impl Backend for CpuBackend {
         let cout = weight.shape().0 / (window.taps() * x.channels);
         let shape = Correlation::forward(window, x.geometry, geometry, x.channels, cout);
         let mut y = self.workspace.take(geometry.rows() * cout);
-        let packed = self.pack(&shape, &self.values(weight));
-        let bias_values = bias.map(|bias| self.values(bias));
-        kernels::correlate(
-            self.isa,
-            &self.workspace,
-            &shape,
-            &x.value.data,
-            &packed,
-            bias_values.as_deref(),
-            &mut y,
-        );
+        let (weights, bias_values) = (self.values(weight), bias.map(|bias| self.values(bias)));
+        let (isa, data) = (self.isa, &x.value.data);
+        kernels::correlate(isa, &self.workspace, &shape, data, &weights, bias_values.as_deref(), &mut y);
         let (out, slot) = Self::output(y, geometry, cout);
         let (this, x, weight, bias) = (self.clone(), x.value.clone(), weight.clone(), bias.cloned());
         Self::on_backward(tape, slot, move |dy, gradients| {
-            let packed = kernels::correlate_weight(this.isa, &this.workspace, &shape, &x.data, &dy);
-            kernels::fold_weight_gradient(&packed, cout, gradients.get_or_alloc_mut(&weight)?);
+            let (isa, workspace) = (this.isa, &this.workspace);
+            let sums = gradients.get_or_alloc_mut(&weight)?;
+            kernels::correlate_weight(isa, workspace, &shape, &x.data, &dy, sums);
             if let Some(bias) = &bias {
                 kernels::column_sums(&dy, gradients.get_or_alloc_mut(bias)?);
             }
             if let Some(slot) = &x.slot {
-                let mut dx = this.workspace.take(x.data.len());
-                this.conv_data_gradient(&shape, &this.values(&weight), &dy, &mut dx);
+                let mut dx = workspace.take(x.data.len());
+                kernels::correlate_data(isa, workspace, &shape, &dy, &this.values(&weight), &mut dx);
                 slot.add(dx);
             }
             Ok(())

@@ -3,14 +3,16 @@
 
 use rayon::prelude::*;
 
-use super::Isa;
 use super::rows::{OutputRow, Tap, output_row};
 use super::scratch::{Planes, source_index};
+use super::{Isa, tiled_conv, tiles};
 use crate::backend::workspace::{Buffer, Workspace};
 use crate::geometry::{Geometry, Window};
 
 /// Rows per task of a 1×1×1 window.
 const POINT_ROWS: usize = 2048;
+/// Rows of weights that are transposed together.
+const TURN_ROWS: usize = 16;
 
 /// Source and target of a cross-correlation; axis order z, y, x. Target voxel `t` sees, under kernel position `k`,
 /// the dilated source at `t·stride + k - low`; what lies outside is zero.
@@ -73,13 +75,17 @@ impl Correlation {
         self.samples * self.source.iter().product::<usize>() * self.cin
     }
 
+    pub(super) fn weights_len(&self) -> usize {
+        self.kernel.iter().product::<usize>() * self.cin * self.cout
+    }
+
     pub(super) fn target_len(&self) -> usize {
         self.samples * self.target.iter().product::<usize>() * self.cout
     }
 }
 
 /// Weights in the order the kernels read: `[kz·ky][kx·cin][padded]`, channels padded with zeros to a multiple of 8.
-pub(crate) struct Packed {
+pub(super) struct Packed {
     values: Buffer,
     /// Inputs per (kz, ky).
     depth: usize,
@@ -101,7 +107,7 @@ impl Packed {
 }
 
 /// Packs `weights`, `[kz·ky][depth][cout]`.
-pub(crate) fn pack(workspace: &Workspace, weights: &[f32], depth: usize, cout: usize) -> Packed {
+pub(super) fn pack(workspace: &Workspace, weights: &[f32], depth: usize, cout: usize) -> Packed {
     let padded = cout.next_multiple_of(8);
     let mut values = workspace.take(weights.len() / cout * padded);
     for (from, to) in weights.chunks_exact(cout).zip(values.chunks_exact_mut(padded)) {
@@ -114,7 +120,7 @@ pub(crate) fn pack(workspace: &Workspace, weights: &[f32], depth: usize, cout: u
 /// Packs weights with 8 outputs so that 16 lanes hold two neighbours along x: the right one has the same weights,
 /// one stride (`shift` inputs) later. A quarter of a 3-wide window's products are with zeros, which beats half-empty
 /// vectors.
-pub(crate) fn pack_pairs(workspace: &Workspace, weights: &[f32], depth: usize, shift: usize) -> Packed {
+fn pack_pairs(workspace: &Workspace, weights: &[f32], depth: usize, shift: usize) -> Packed {
     let wide = depth + shift;
     let mut values = workspace.take_zeroed(weights.len() / 8 / depth * wide * 16);
     for (from, to) in weights.chunks_exact(depth * 8).zip(values.chunks_exact_mut(wide * 16)) {
@@ -126,8 +132,62 @@ pub(crate) fn pack_pairs(workspace: &Workspace, weights: &[f32], depth: usize, s
     Packed { values, depth: wide, padded: 16, group: 2 }
 }
 
-/// Writes every value of `target`: `[samples, z, y, x, cout]` from `source`: `[samples, z, y, x, cin]`.
+/// A convolution: writes every value of `target`, `[samples, z, y, x, cout]`, from `source`, `[samples, z, y, x, cin]`, and
+/// `weights`, `[kz, ky, kx, cin, cout]`.
 pub(crate) fn correlate(
+    isa: Isa,
+    workspace: &Workspace,
+    shape: &Correlation,
+    source: &[f32],
+    weights: &[f32],
+    bias: Option<&[f32]>,
+    target: &mut [f32],
+) {
+    assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
+    assert_eq!(source.len(), shape.source_len(), "internal error: source length");
+    assert_eq!(target.len(), shape.target_len(), "internal error: target length");
+    assert_eq!(weights.len(), shape.weights_len(), "internal error: weights length");
+    assert!(bias.is_none_or(|bias| bias.len() == shape.cout), "internal error: bias length");
+    if tiles::suits(shape) {
+        return tiled_conv::correlate(isa, workspace, shape, source, weights, bias, target);
+    }
+    let depth = shape.kernel[2] * shape.cin;
+    let weights = if isa == Isa::Avx512 && shape.cout == 8 && shape.kernel[2] > 1 {
+        pack_pairs(workspace, weights, depth, shape.stride[2] * shape.cin)
+    } else {
+        pack(workspace, weights, depth, shape.cout)
+    };
+    correlate_rows(isa, workspace, shape, source, &weights, bias, target);
+}
+
+/// The slope of a convolution's input: writes every value of `dx` from `dy`.
+pub(crate) fn correlate_data(
+    isa: Isa,
+    workspace: &Workspace,
+    shape: &Correlation,
+    dy: &[f32],
+    weights: &[f32],
+    dx: &mut [f32],
+) {
+    assert_eq!(weights.len(), shape.weights_len(), "internal error: weights length");
+    let (cin, cout) = (shape.cin, shape.cout);
+    let taps: usize = shape.kernel.iter().product();
+    let mut turned = workspace.take(weights.len());
+    turned.par_chunks_exact_mut(cin * cout).enumerate().for_each(|(tap, to)| {
+        let from = &weights[(taps - 1 - tap) * cin * cout..][..cin * cout];
+        // Few rows at a time: they stay in the cache while the columns are gathered.
+        for (first, rows) in from.chunks(TURN_ROWS * cout).enumerate() {
+            for o in 0..cout {
+                let to = &mut to[o * cin + first * TURN_ROWS..];
+                rows[o..].iter().step_by(cout).zip(to).for_each(|(value, to)| *to = *value);
+            }
+        }
+    });
+    correlate(isa, workspace, &shape.data_gradient(), dy, &turned, None, dx);
+}
+
+/// [`correlate`] row by row, for every shape.
+fn correlate_rows(
     isa: Isa,
     workspace: &Workspace,
     shape: &Correlation,
@@ -137,20 +197,12 @@ pub(crate) fn correlate(
     target: &mut [f32],
 ) {
     let [kz, ky, kx] = shape.kernel;
-    assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
-    assert_eq!(source.len(), shape.source_len(), "internal error: source length");
-    assert_eq!(target.len(), shape.target_len(), "internal error: target length");
-    assert_eq!(
-        weights.values.len(),
-        kz * ky * weights.depth * weights.padded,
-        "internal error: packed weights"
-    );
     let wanted = (kx + (weights.group - 1) * shape.stride[2]) * shape.cin;
     assert_eq!(weights.depth, wanted, "internal error: packed depth");
+    assert_eq!(weights.values.len(), kz * ky * weights.depth * weights.padded, "internal error: packed weights");
     assert!(weights.padded >= weights.group * shape.cout, "internal error: packed columns");
     // Adding 0.0 turns a bias of -0.0 into 0.0, so that products with padding cannot change a bit.
     let bias = bias.map(|bias| {
-        assert_eq!(bias.len(), shape.cout, "internal error: bias length");
         let mut padded = workspace.take_zeroed(weights.padded);
         for copy in padded[..weights.group * shape.cout].chunks_exact_mut(shape.cout) {
             copy.iter_mut().zip(bias).for_each(|(to, from)| *to = *from + 0.0);

@@ -6,14 +6,14 @@ use rayon::prelude::*;
 use super::conv::Correlation;
 use super::rows::{GradientRow, gradient_row};
 use super::scratch::{Planes, source_index};
-use super::{Isa, MAX_PARTS};
+use super::{Isa, parts_of, tiled_conv, tiles};
 use crate::backend::workspace::{Buffer, Workspace};
 
 /// Rows per part of a 1×1×1 window, at least.
 const POINT_ROWS: usize = 1024;
 
 /// A weight gradient in the layout its kernel sums: `[kz·ky][depth][padded]`.
-pub(crate) struct PackedGradient {
+struct PackedGradient {
     values: Buffer,
     depth: usize,
     padded: usize,
@@ -23,17 +23,35 @@ pub(crate) struct PackedGradient {
     shift: usize,
 }
 
-/// Sums `input ⊗ slope` over all positions, in up to 16 parts that the sizes alone define, added in order.
+/// Adds the slope of a convolution's weights, `[kz, ky, kx, cin, cout]`: `input ⊗ slope` summed over all positions, in up to
+/// 16 parts that the sizes alone define, added in order.
 pub(crate) fn correlate_weight(
     isa: Isa,
     workspace: &Workspace,
     shape: &Correlation,
     source: &[f32],
     slope: &[f32],
-) -> PackedGradient {
+    gradient: &mut [f32],
+) {
     assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
     assert_eq!(source.len(), shape.source_len(), "internal error: source length");
     assert_eq!(slope.len(), shape.target_len(), "internal error: slope length");
+    assert_eq!(gradient.len(), shape.weights_len(), "internal error: gradient length");
+    if tiles::suits(shape) {
+        return tiled_conv::correlate_weight(isa, workspace, shape, source, slope, gradient);
+    }
+    let packed = correlate_rows(isa, workspace, shape, source, slope);
+    fold(&packed, shape.cout, gradient);
+}
+
+/// The sums row by row, for every shape.
+fn correlate_rows(
+    isa: Isa,
+    workspace: &Workspace,
+    shape: &Correlation,
+    source: &[f32],
+    slope: &[f32],
+) -> PackedGradient {
     let [kz, ky, kx] = shape.kernel;
     // 8 outputs fill half a 16-lane vector: pair even and odd positions, as `pack_pairs` does.
     let group = if shape.cout == 8 && kx > 1 { 2 } else { 1 };
@@ -46,7 +64,8 @@ pub(crate) fn correlate_weight(
     } else {
         (shape.samples * shape.target[0], shape.target[1])
     };
-    let parts = if shape.is_pointwise() { units.div_ceil(POINT_ROWS) } else { units }.clamp(1, MAX_PARTS);
+    let parts = if shape.is_pointwise() { units.div_ceil(POINT_ROWS) } else { units };
+    let parts = parts_of(parts, gradient_len);
     let row_voxels = if shape.is_pointwise() { 1 } else { shape.target[2] };
     let mut partial: Vec<Buffer> = (0..parts)
         .into_par_iter()
@@ -104,13 +123,13 @@ pub(crate) fn correlate_weight(
         .collect();
     let mut values = partial.remove(0);
     for part in partial {
-        values.iter_mut().zip(part.iter()).for_each(|(sum, value)| *sum += *value);
+        super::add_assign(&mut values, &part);
     }
     PackedGradient { values, depth, padded, group, shift }
 }
 
 /// Adds a packed gradient to `gradient`: `[kz·ky][kx·cin][cout]`.
-pub(crate) fn fold_weight_gradient(packed: &PackedGradient, cout: usize, gradient: &mut [f32]) {
+fn fold(packed: &PackedGradient, cout: usize, gradient: &mut [f32]) {
     let PackedGradient { values, depth, padded, group, shift } = packed;
     let rows = depth - (group - 1) * shift;
     for (from, to) in values.chunks_exact(depth * padded).zip(gradient.chunks_exact_mut(rows * cout)) {

@@ -14,11 +14,13 @@ mod pool;
 mod rows;
 mod scratch;
 mod simd;
+mod tiled_conv;
+mod tiles;
 mod transposed;
 
 pub(crate) use activation::{activation_backward, activation_forward, combine};
-pub(crate) use conv::{Correlation, Packed, correlate, pack, pack_pairs};
-pub(crate) use conv_weight::{correlate_weight, fold_weight_gradient};
+pub(crate) use conv::{Correlation, correlate, correlate_data};
+pub(crate) use conv_weight::correlate_weight;
 pub(crate) use elementwise::{add_assign, column_sums, concat, split};
 pub(crate) use loss::{LossShape, loss_backward, loss_forward};
 pub(crate) use norm::{NormShape, norm_act_backward, norm_act_forward};
@@ -29,6 +31,13 @@ pub(crate) use transposed::{
 
 /// Upper bound on the parts of a sum; sizes alone decide how many there are, never the thread count.
 pub(super) const MAX_PARTS: usize = 16;
+/// Values of all parts of a sum together, about: many parts of a large sum would fill the memory.
+const PARTS_LEN: usize = 1 << 21;
+
+/// Parts of a sum of `len` values over `units`: the sizes alone decide.
+fn parts_of(units: usize, len: usize) -> usize {
+    (PARTS_LEN / len).clamp(4, MAX_PARTS).min(units).max(1)
+}
 
 /// The instruction set the kernels run on. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::rows::{GradientRow, OutputRow, Tap, gradient_row, output_row};
-use super::{Isa, MAX_PARTS};
+use super::{Isa, parts_of};
 use crate::backend::workspace::Workspace;
 use crate::geometry::Geometry;
 
@@ -64,7 +64,7 @@ pub(crate) fn transposed_forward(
     target: &mut [f32],
 ) {
     shape.check(isa, source, target, weights.len());
-    let packed = super::pack(workspace, weights, shape.cin, shape.block());
+    let packed = super::conv::pack(workspace, weights, shape.cin, shape.block());
     let bias = bias.map(|bias| {
         assert_eq!(bias.len(), shape.cout, "internal error: bias length");
         let mut padded = workspace.take_zeroed(packed.padded());
@@ -119,7 +119,7 @@ pub(crate) fn transposed_data_gradient(
             row.iter().enumerate().for_each(|(o, value)| to[o * shape.cin + c] = *value);
         }
     }
-    let packed = super::pack(workspace, &turned, block, shape.cin);
+    let packed = super::conv::pack(workspace, &turned, block, shape.cin);
     d_source.par_chunks_mut(shape.source_row_len()).enumerate().for_each(|(index, out)| {
         let taps: Vec<Tap> = (0..shape.fan())
             .map(|k| Tap {
@@ -156,7 +156,7 @@ pub(crate) fn transposed_weight_gradient(
     let block = shape.block();
     let padded = block.next_multiple_of(8);
     let rows = shape.input.samples * shape.input.size[0] * shape.input.size[1];
-    let parts = rows.min(MAX_PARTS);
+    let parts = parts_of(rows, shape.fan() * shape.cin * padded);
     let partial: Vec<_> = (0..parts)
         .into_par_iter()
         .map(|part| {

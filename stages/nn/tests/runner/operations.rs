@@ -218,6 +218,24 @@ fn a_convolution_equals_its_definition_in_3d() {
 }
 
 #[test]
+fn a_convolution_of_many_tiles_equals_its_definition() {
+    let conv = |kernel, padding, cout| Operation::Conv {
+        window: Window { kernel, stride: [1; 3], padding },
+        cout,
+        bias: true,
+    };
+    // Panels of 32, 16 and 8 columns; rows that end within a tile; borders of no, some and all zeros.
+    check(conv([3; 3], [0; 3], 56), geometry(2, [4, 9, 17]), 16);
+    check(conv([3, 1, 3], [1, 0, 1], 8), geometry(1, [6, 5, 14]), 24);
+    check(conv([1, 5, 3], [0, 2, 1], 16), geometry(2, [1, 40, 20]), 8);
+    check(conv([3; 3], [2; 3], 8), geometry(1, [3, 4, 5]), 8);
+    // More padding than the window is wide.
+    check(conv([1, 3, 3], [0, 3, 4], 8), geometry(1, [1, 4, 9]), 8);
+    // Planes of few tiles, which go through the weights together.
+    check(conv([3; 3], [1; 3], 32), geometry(2, [5, 3, 4]), 32);
+}
+
+#[test]
 fn a_convolution_equals_its_definition_in_2d() {
     let conv = |cout, bias| Operation::Conv { window: same([1, 3, 3]), cout, bias };
     check(conv(16, false), geometry(3, [1, 8, 12]), 1);
