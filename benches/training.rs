@@ -45,7 +45,12 @@ fn work(name: &str) -> Result<Work, Box<dyn Error>> {
         ),
         other => return Err(format!("`{other}` is no network: unet2d, unet3d or nnunet").into()),
     };
-    Ok(Work { network: unet.network(dims, Io { channels: 1, classes: CLASSES, size })?, size, batch_size, optimizer })
+    Ok(Work {
+        network: unet.network(dims, Io { channels: 1, classes: CLASSES, size })?,
+        size,
+        batch_size,
+        optimizer,
+    })
 }
 
 /// Volumes of noise with labels of noise; in 2D one volume with a slice for each sample.

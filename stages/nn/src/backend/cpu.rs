@@ -395,15 +395,15 @@ impl Backend for CpuBackend {
         let geometry = geometry::pooled(input, factor);
         let mut y = self.workspace.take(geometry.rows() * channels);
         let mut place = vec![0_u8; y.len()];
-        kernels::max_pool_forward(input, factor, channels, &x.value.data, &mut y, &mut place);
+        kernels::max_pool_forward(self.isa, input, factor, channels, &x.value.data, &mut y, &mut place);
         let (out, slot) = Self::output(y, geometry, channels);
-        let (workspace, slot_x) = (self.workspace.clone(), x.value.slot.clone());
+        let (isa, workspace, slot_x) = (self.isa, self.workspace.clone(), x.value.slot.clone());
         Self::on_backward(tape, slot, move |dy, _| {
             let Some(slot) = slot_x else { return Ok(()) };
             slot.with(|held| {
                 let fresh = held.is_none();
                 let dx = held.get_or_insert_with(|| workspace.take(input.rows() * channels));
-                kernels::max_pool_backward(input, factor, channels, &dy, &place, dx, fresh);
+                kernels::max_pool_backward(isa, input, factor, channels, &dy, &place, dx, fresh);
             });
             Ok(())
         });

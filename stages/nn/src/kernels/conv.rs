@@ -199,7 +199,11 @@ fn correlate_rows(
     let [kz, ky, kx] = shape.kernel;
     let wanted = (kx + (weights.group - 1) * shape.stride[2]) * shape.cin;
     assert_eq!(weights.depth, wanted, "internal error: packed depth");
-    assert_eq!(weights.values.len(), kz * ky * weights.depth * weights.padded, "internal error: packed weights");
+    assert_eq!(
+        weights.values.len(),
+        kz * ky * weights.depth * weights.padded,
+        "internal error: packed weights"
+    );
     assert!(weights.padded >= weights.group * shape.cout, "internal error: packed columns");
     // Adding 0.0 turns a bias of -0.0 into 0.0, so that products with padding cannot change a bit.
     let bias = bias.map(|bias| {

@@ -1,11 +1,13 @@
 //! Pooling over non-overlapping blocks of channels-last rows, and its inverse, repetition; forward and backward.
 
+#![expect(unsafe_code, reason = "calls loops compiled per instruction set")]
+#![expect(clippy::inline_always, reason = "bodies must be compiled inside their target-feature wrapper")]
+
 use rayon::prelude::*;
 
+use super::simd::Simd;
+use super::{Isa, dispatch};
 use crate::geometry::Geometry;
-
-/// Channels compared side by side.
-const LANES: usize = 8;
 
 /// Where the block of one output voxel lies in the input: the row of each of its voxels, in z, y, x order.
 fn block_rows(
@@ -25,9 +27,73 @@ fn block_rows(
     })
 }
 
+/// A row of output voxels and the values under one place of their blocks: those of neighbours stand `step` apart.
+struct PoolRow {
+    channels: usize,
+    step: usize,
+    /// The place in the block.
+    tap: u8,
+}
+
+dispatch! {
+    /// Keeps the larger of `y` and `values`, and in `place` which tap it came from.
+    fn keep_larger = keep_larger_body(row: &PoolRow, values: &[f32], y: &mut [f32], place: &mut [u8])
+}
+
+#[inline(always)]
+unsafe fn keep_larger_body<Wide: Simd, Narrow: Simd>(
+    row: &PoolRow,
+    values: &[f32],
+    y: &mut [f32],
+    place: &mut [u8],
+) {
+    let channels = row.channels;
+    let voxels = y.chunks_exact_mut(channels).zip(place.chunks_exact_mut(channels));
+    for ((y, place), values) in voxels.zip(values.chunks(row.step)) {
+        for ((y, place), value) in y.iter_mut().zip(place).zip(&values[..channels]) {
+            let larger = *value > *y;
+            *y = if larger { *value } else { *y };
+            *place = if larger { row.tap } else { *place };
+        }
+    }
+}
+
+dispatch! {
+    /// Gives the slope to the voxels of `dx` that held the maximum; adds it where not `fresh`.
+    fn give_back = give_back_body(row: &PoolRow, slope: &[f32], place: &[u8], dx: &mut [f32], fresh: bool)
+}
+
+#[inline(always)]
+unsafe fn give_back_body<Wide: Simd, Narrow: Simd>(
+    row: &PoolRow,
+    slope: &[f32],
+    place: &[u8],
+    dx: &mut [f32],
+    fresh: bool,
+) {
+    let channels = row.channels;
+    let voxels = slope.chunks_exact(channels).zip(place.chunks_exact(channels));
+    for ((slope, place), dx) in voxels.zip(dx.chunks_mut(row.step)) {
+        for ((slope, place), dx) in slope.iter().zip(place).zip(&mut dx[..channels]) {
+            let share = if *place == row.tap { *slope } else { 0.0 };
+            *dx = if fresh { share } else { *dx + share };
+        }
+    }
+}
+
+/// The places of a block, in z, y, x order, and how far each lies from the block's first voxel in a volume of `input` size.
+fn block_places(input: Geometry, factor: [usize; 3]) -> impl Iterator<Item = (u8, usize)> {
+    let [_, height, width] = input.size;
+    (0..factor.iter().product()).map(move |tap: usize| {
+        let (dz, dy, dx) = (tap / (factor[1] * factor[2]), tap / factor[2] % factor[1], tap % factor[2]);
+        (tap as u8, (dz * height + dy) * width + dx)
+    })
+}
+
 /// Writes the maxima to `y` and which voxel of the block (z, y, x order; the first of equals) held each to `place`.
 /// Blocks have at most 256 voxels.
 pub(crate) fn max_pool_forward(
+    isa: Isa,
     input: Geometry,
     factor: [usize; 3],
     channels: usize,
@@ -35,34 +101,30 @@ pub(crate) fn max_pool_forward(
     y: &mut [f32],
     place: &mut [u8],
 ) {
-    let [_, height, width] = crate::geometry::pooled(input, factor).size;
-    let plane_len = height * width * channels;
-    let planes = y.par_chunks_mut(plane_len).zip(place.par_chunks_mut(plane_len));
-    planes.enumerate().for_each(|(plane, (y, place))| {
-        let voxels = y.chunks_exact_mut(channels).zip(place.chunks_exact_mut(channels));
-        for (voxel, (y, place)) in voxels.enumerate() {
-            for (group, (y, place)) in y.chunks_mut(LANES).zip(place.chunks_mut(LANES)).enumerate() {
-                let mut best = [f32::NEG_INFINITY; LANES];
-                let mut held = [0_u8; LANES];
-                let rows = block_rows(input, factor, plane, voxel / width, voxel % width);
-                for (tap, row) in rows.enumerate() {
-                    let values = &x[row * channels + group * LANES..][..y.len()];
-                    for (i, value) in values.iter().enumerate() {
-                        let larger = *value > best[i];
-                        best[i] = if larger { *value } else { best[i] };
-                        held[i] = if larger { tap as u8 } else { held[i] };
-                    }
-                }
-                y.copy_from_slice(&best[..y.len()]);
-                place.copy_from_slice(&held[..place.len()]);
-            }
+    assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
+    let [depth, height, width] = crate::geometry::pooled(input, factor).size;
+    let row_len = width * channels;
+    let rows = y.par_chunks_mut(row_len).zip(place.par_chunks_mut(row_len));
+    rows.enumerate().for_each(|(row, (y, place))| {
+        let (plane, row) = (row / height, row % height);
+        let first_plane = plane / depth * input.size[0] + plane % depth * factor[0];
+        let first = (first_plane * input.size[1] + row * factor[1]) * input.size[2];
+        y.fill(f32::NEG_INFINITY);
+        place.fill(0);
+        for (tap, offset) in block_places(input, factor) {
+            let values = &x[(first + offset) * channels..];
+            let row = PoolRow { channels, step: factor[2] * channels, tap };
+            // SAFETY: the instruction set is available; the body is safe code.
+            unsafe { keep_larger(isa, &row, values, y, place) };
         }
     });
 }
 
 /// Brings the slope of the maxima back to the voxels that held them: written where `fresh`, zeros elsewhere; added
 /// to what `dx` holds otherwise.
+#[expect(clippy::too_many_arguments, reason = "sizes, then arrays, as everywhere here")]
 pub(crate) fn max_pool_backward(
+    isa: Isa,
     input: Geometry,
     factor: [usize; 3],
     channels: usize,
@@ -71,29 +133,25 @@ pub(crate) fn max_pool_backward(
     dx: &mut [f32],
     fresh: bool,
 ) {
+    assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
     let output = crate::geometry::pooled(input, factor);
     let [depth, height, width] = output.size;
-    let input_plane = input.size[1] * input.size[2] * channels;
     if fresh && output.size.iter().zip(factor).zip(input.size).any(|((n, f), whole)| n * f != whole) {
         dx.fill(0.0);
     }
-    let sample_len = input.size[0] * input_plane;
-    dx.par_chunks_mut(sample_len).enumerate().for_each(|(sample, dx)| {
+    let input_plane = input.size[1] * input.size[2] * channels;
+    let row_len = width * channels;
+    dx.par_chunks_mut(input.size[0] * input_plane).enumerate().for_each(|(sample, dx)| {
         let used = &mut dx[..depth * factor[0] * input_plane];
         used.par_chunks_mut(factor[0] * input_plane).enumerate().for_each(|(z, dx)| {
-            let plane = sample * depth + z;
-            let base = (sample * input.size[0] + z * factor[0]) * input.size[1] * input.size[2];
             for y in 0..height {
-                for x in 0..width {
-                    let at = ((plane * height + y) * width + x) * channels;
-                    let (slope, place) = (&dy[at..at + channels], &place[at..at + channels]);
-                    for (tap, row) in block_rows(input, factor, plane, y, x).enumerate() {
-                        let dx = &mut dx[(row - base) * channels..][..channels];
-                        for ((dx, slope), place) in dx.iter_mut().zip(slope).zip(place) {
-                            let share = if usize::from(*place) == tap { *slope } else { 0.0 };
-                            *dx = if fresh { share } else { *dx + share };
-                        }
-                    }
+                let from = ((sample * depth + z) * height + y) * row_len;
+                let (slope, place) = (&dy[from..][..row_len], &place[from..][..row_len]);
+                for (tap, offset) in block_places(input, factor) {
+                    let dx = &mut dx[(y * factor[1] * input.size[2] + offset) * channels..];
+                    let row = PoolRow { channels, step: factor[2] * channels, tap };
+                    // SAFETY: the instruction set is available; the body is safe code.
+                    unsafe { give_back(isa, &row, slope, place, dx, fresh) };
                 }
             }
         });

@@ -81,7 +81,17 @@ pub(super) fn correlate(
                 let range = plane_tiles * piece / pieces..plane_tiles * (piece + 1) / pieces;
                 for panel in panels(shape.cout) {
                     let planes = now.chunks_exact_mut(plane_len).zip(&slots);
-                    write_tiles(isa, shape, &scratch, &weights, bias, planes, range.clone(), panel, &mut sums);
+                    write_tiles(
+                        isa,
+                        shape,
+                        &scratch,
+                        &weights,
+                        bias,
+                        planes,
+                        range.clone(),
+                        panel,
+                        &mut sums,
+                    );
                 }
             }
             (target, first) = (rest, first + count);
@@ -194,10 +204,14 @@ pub(super) fn correlate_weight(
                         let points = &mut points[..POINTS * point_len];
                         // SAFETY: the plane holds all rows that `range` lies in, `points` all points of the tiles; the
                         // instruction set was checked.
-                        unsafe { transform_slopes(isa, &tiles, slope[start..].as_ptr(), points.as_mut_ptr()) };
+                        unsafe {
+                            transform_slopes(isa, &tiles, slope[start..].as_ptr(), points.as_mut_ptr())
+                        };
                         let sums = &mut sums[POINTS * taps * cin * start..][..POINTS * taps * cin * panel];
                         for (point, sums) in sums.chunks_exact_mut(taps * cin * panel).enumerate() {
-                            for (k, slot, j) in slots.iter().flat_map(|(k, slot)| (0..ky).map(move |j| (*k, *slot, j))) {
+                            for (k, slot, j) in
+                                slots.iter().flat_map(|(k, slot)| (0..ky).map(move |j| (*k, *slot, j)))
+                            {
                                 let input = scratch.tile(slot, point, range.start + j * row);
                                 let row = GradientRow {
                                     input: input[..range.len() * cin].as_ptr(),

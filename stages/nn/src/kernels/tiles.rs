@@ -138,9 +138,7 @@ unsafe fn input_tile<S: Simd>(inputs: &Inputs, tile: usize, channel: usize) {
 #[inline(always)]
 unsafe fn outer_point<S: Simd>([a, b, c, d, e]: [S; 5]) -> S {
     // SAFETY: the caller promises the instruction set.
-    unsafe {
-        d.fma(S::splat(-1.5), c.fma(S::splat(-2.0), b.fma(S::splat(1.5), a.fma(S::splat(1.0), e))))
-    }
+    unsafe { d.fma(S::splat(-1.5), c.fma(S::splat(-2.0), b.fma(S::splat(1.5), a.fma(S::splat(1.0), e)))) }
 }
 
 /// Tiles of one plane, `[z, y]` fixed by the caller, numbered along x, then y: `first..first + count`.
@@ -294,7 +292,8 @@ pub(super) struct TiledPlanes<'a> {
     shape: &'a Correlation,
     source: &'a [f32],
     values: Buffer,
-    row: Buffer,
+    /// The inputs of one tile.
+    window: Buffer,
     /// Which plane (of all samples) each slot holds.
     held: Vec<Option<usize>>,
     /// Values of one point of one plane.
@@ -311,12 +310,18 @@ impl<'a> TiledPlanes<'a> {
         source: &'a [f32],
         block: usize,
     ) -> Self {
-        let tiles = tiles(shape);
-        let point = (shape.target[1] + shape.kernel[1] - 1) * tiles * shape.cin;
+        let row_len = tiles(shape) * shape.cin;
+        let rows = shape.target[1] + shape.kernel[1] - 1;
+        let point = rows * row_len;
         let slots = shape.kernel[0] + block - 1;
-        let values = workspace.take_zeroed(slots * POINTS * point);
-        let row = workspace.take_zeroed((tiles * TILE + 2) * shape.cin);
-        Self { isa, shape, source, values, row, held: vec![None; slots], point }
+        let mut values = workspace.take(slots * POINTS * point);
+        // Rows of zeros above and below the source, which nothing is written to.
+        for point in values.chunks_exact_mut(point) {
+            point[..shape.low[1] * row_len].fill(0.0);
+            point[(shape.low[1] + shape.source[1]) * row_len..].fill(0.0);
+        }
+        let window = workspace.take(POINTS * shape.cin);
+        Self { isa, shape, source, values, window, held: vec![None; slots], point }
     }
 
     /// The slots of the planes that target plane `z` of `sample` sees, with their positions in the window.
@@ -337,21 +342,35 @@ impl<'a> TiledPlanes<'a> {
 
     fn fill(&mut self, slot: usize, plane: usize) {
         let Correlation { source: [_, height, width], cin, low, .. } = *self.shape;
-        let row_len = tiles(self.shape) * cin;
+        let tiles = tiles(self.shape);
         let rows = &self.source[plane * height * width * cin..][..height * width * cin];
-        for (y, from) in rows.chunks_exact(width * cin).enumerate() {
-            self.row[low[2] * cin..][..width * cin].copy_from_slice(from);
-            let start = slot * POINTS * self.point + (low[1] + y) * row_len;
-            let inputs = Inputs {
-                row: self.row.as_ptr(),
-                channels: cin,
-                tiles: row_len / cin,
-                out: self.values[start..].as_mut_ptr(),
-                point: self.point,
+        // Tiles all of whose inputs exist; the others are copied out with the zeros around them.
+        let first = low[2].div_ceil(TILE).min(tiles);
+        let end = ((width + low[2]).saturating_sub(POINTS - TILE) / TILE).clamp(first, tiles);
+        for (y, row) in rows.chunks_exact(width * cin).enumerate() {
+            let start = slot * POINTS * self.point + (low[1] + y) * tiles * cin;
+            let inputs = |row: &[f32], tiles, out: &mut [f32]| {
+                assert!(row.len() >= (tiles * TILE + POINTS - TILE) * cin, "internal error: a row of tiles");
+                Inputs { row: row.as_ptr(), channels: cin, tiles, out: out.as_mut_ptr(), point: self.point }
             };
-            // SAFETY: `row` holds the tiles and two voxels; every point of a slot has room for the padded rows, of which
-            // `low + y` is one; channels are a multiple of 8.
-            unsafe { transform_inputs(self.isa, &inputs) };
+            if first < end {
+                let out = &mut self.values[start + first * cin..];
+                let inputs = inputs(&row[(first * TILE - low[2]) * cin..], end - first, out);
+                // SAFETY: the row holds the tiles; every point of a slot has room for the padded rows, of which
+                // `low + y` is one; channels are a multiple of 8; the instruction set was checked.
+                unsafe { transform_inputs(self.isa, &inputs) };
+            }
+            for tile in (0..first).chain(end..tiles) {
+                for (i, voxel) in self.window.chunks_exact_mut(cin).enumerate() {
+                    match (tile * TILE + i).checked_sub(low[2]).filter(|x| *x < width) {
+                        Some(x) => voxel.copy_from_slice(&row[x * cin..][..cin]),
+                        None => voxel.fill(0.0),
+                    }
+                }
+                let inputs = inputs(&self.window, 1, &mut self.values[start + tile * cin..]);
+                // SAFETY: as above, for one tile.
+                unsafe { transform_inputs(self.isa, &inputs) };
+            }
         }
     }
 
