@@ -122,7 +122,6 @@ pub(crate) fn max_pool_forward(
 
 /// Brings the slope of the maxima back to the voxels that held them: written where `fresh`, zeros elsewhere; added
 /// to what `dx` holds otherwise.
-#[expect(clippy::too_many_arguments, reason = "sizes, then arrays, as everywhere here")]
 pub(crate) fn max_pool_backward(
     isa: Isa,
     input: Geometry,

@@ -100,7 +100,6 @@ pub(super) fn correlate(
 }
 
 /// Writes one panel of the tiles `range` of some planes.
-#[expect(clippy::too_many_arguments, reason = "the loop body of `correlate`")]
 fn write_tiles<'a>(
     isa: Isa,
     shape: &Correlation,
@@ -172,7 +171,7 @@ pub(super) fn correlate_weight(
 ) {
     let Correlation { cin, cout, kernel: [kz, ky, _], target: [depth, height, width], .. } = *shape;
     let taps = kz * ky;
-    let (row, plane_tiles) = (tiles(shape), height * tiles(shape));
+    let plane_tiles = height * tiles(shape);
     let plane_len = height * width * cout;
     let planes = shape.samples * depth;
     let sums_len = POINTS * taps * cin * cout;
@@ -190,42 +189,9 @@ pub(super) fn correlate_weight(
                 let slope = &slope[plane * plane_len..][..plane_len];
                 for piece in 0..pieces {
                     let range = plane_tiles * piece / pieces..plane_tiles * (piece + 1) / pieces;
-                    for (start, panel) in panels(cout) {
-                        let point_len = range.len() * panel;
-                        let tiles = PlaneTiles {
-                            first: range.start,
-                            count: range.len(),
-                            tiles: row,
-                            width,
-                            channels: cout,
-                            panel,
-                            point: point_len,
-                        };
-                        let points = &mut points[..POINTS * point_len];
-                        // SAFETY: the plane holds all rows that `range` lies in, `points` all points of the tiles; the
-                        // instruction set was checked.
-                        unsafe {
-                            transform_slopes(isa, &tiles, slope[start..].as_ptr(), points.as_mut_ptr())
-                        };
-                        let sums = &mut sums[POINTS * taps * cin * start..][..POINTS * taps * cin * panel];
-                        for (point, sums) in sums.chunks_exact_mut(taps * cin * panel).enumerate() {
-                            for (k, slot, j) in
-                                slots.iter().flat_map(|(k, slot)| (0..ky).map(move |j| (*k, *slot, j)))
-                            {
-                                let input = scratch.tile(slot, point, range.start + j * row);
-                                let row = GradientRow {
-                                    input: input[..range.len() * cin].as_ptr(),
-                                    step: cin,
-                                    depth: cin,
-                                    slope: points[point * point_len..].as_ptr(),
-                                    groups: range.len(),
-                                    padded: panel,
-                                    gradient: sums[(k * ky + j) * cin * panel..][..cin * panel].as_mut_ptr(),
-                                };
-                                // SAFETY: `input` and `slope` hold `groups` tiles, `gradient` all `cin` rows.
-                                unsafe { gradient_row(isa, &row) };
-                            }
-                        }
+                    for panel in panels(cout) {
+                        let seen = Seen { scratch: &scratch, slots: &slots, slope, range: range.clone() };
+                        add_products(isa, shape, &seen, panel, &mut points, &mut sums);
                     }
                 }
             }
@@ -248,4 +214,60 @@ pub(super) fn correlate_weight(
             }
         }
     });
+}
+
+/// Some tiles of one plane: their inputs and their slopes.
+struct Seen<'a> {
+    scratch: &'a TiledPlanes<'a>,
+    /// Where the planes of the inputs are, with their positions in the window.
+    slots: &'a [(usize, usize)],
+    /// Of the whole plane.
+    slope: &'a [f32],
+    range: std::ops::Range<usize>,
+}
+
+/// Adds the products of inputs and slopes to one panel of the weights' points; `points` is room for the slopes' points.
+fn add_products(
+    isa: Isa,
+    shape: &Correlation,
+    seen: &Seen<'_>,
+    panel: (usize, usize),
+    points: &mut [f32],
+    sums: &mut [f32],
+) {
+    let Correlation { cin, cout, kernel: [kz, ky, _], .. } = *shape;
+    let (taps, row) = (kz * ky, tiles(shape));
+    let (start, width) = panel;
+    let Seen { scratch, slots, slope, range } = seen;
+    let point_len = range.len() * width;
+    let of_plane = PlaneTiles {
+        first: range.start,
+        count: range.len(),
+        tiles: row,
+        width: shape.target[2],
+        channels: cout,
+        panel: width,
+        point: point_len,
+    };
+    let points = &mut points[..POINTS * point_len];
+    // SAFETY: the plane holds all rows that `range` lies in, `points` all points of the tiles; the instruction set was
+    // checked.
+    unsafe { transform_slopes(isa, &of_plane, slope[start..].as_ptr(), points.as_mut_ptr()) };
+    let sums = &mut sums[POINTS * taps * cin * start..][..POINTS * taps * cin * width];
+    for (point, sums) in sums.chunks_exact_mut(taps * cin * width).enumerate() {
+        for (k, slot, j) in slots.iter().flat_map(|(k, slot)| (0..ky).map(move |j| (*k, *slot, j))) {
+            let input = scratch.tile(slot, point, range.start + j * row);
+            let row = GradientRow {
+                input: input[..range.len() * cin].as_ptr(),
+                step: cin,
+                depth: cin,
+                slope: points[point * point_len..].as_ptr(),
+                groups: range.len(),
+                padded: width,
+                gradient: sums[(k * ky + j) * cin * width..][..cin * width].as_mut_ptr(),
+            };
+            // SAFETY: `input` and `slope` hold `groups` tiles, `gradient` all `cin` rows.
+            unsafe { gradient_row(isa, &row) };
+        }
+    }
 }
