@@ -50,7 +50,7 @@ pub(crate) fn concat([first, second]: [&[f32]; 2], [a, b]: [usize; 2], joined: &
     });
 }
 
-/// The inverse of [`concat`].
+/// The inverse of [`concat()`].
 pub(crate) fn split(joined: &[f32], [first, second]: [&mut [f32]; 2], [a, b]: [usize; 2]) {
     assert_eq!(joined.len(), first.len() + second.len(), "internal error: joined length");
     let targets = first.par_chunks_mut(ROWS * a).zip(second.par_chunks_mut(ROWS * b));
