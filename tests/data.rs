@@ -1,29 +1,11 @@
 //! A data set outside of the cache: what a change of one of its files makes run.
 
 use crate::space::TestSpace;
+use crate::volume::nifti;
 
-/// A NIfTI-1 volume of 4 × 4 × 4 bytes.
-fn nifti(value: impl Fn(usize) -> u8) -> Vec<u8> {
-    let mut bytes = vec![0; 352];
-    let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
-    put(0, &348_i32.to_le_bytes());
-    for (at, extent) in [3_i16, 4, 4, 4, 1, 1, 1, 1].into_iter().enumerate() {
-        put(40 + 2 * at, &extent.to_le_bytes());
-    }
-    put(70, &2_i16.to_le_bytes());
-    put(72, &8_i16.to_le_bytes());
-    for at in 0..8 {
-        put(76 + 4 * at, &1_f32.to_le_bytes());
-    }
-    put(108, &352_f32.to_le_bytes());
-    // The transform to patient space is the identity.
-    put(254, &1_i16.to_le_bytes());
-    for row in 0..3 {
-        put(280 + 20 * row, &1_f32.to_le_bytes());
-    }
-    put(344, b"n+1\0");
-    bytes.extend((0..64).map(value));
-    bytes
+/// 4 × 4 × 4 voxels.
+fn volume(value: impl Fn(usize) -> u8) -> Vec<u8> {
+    nifti([4; 3], [1.0; 3], &(0..64).map(value).collect::<Vec<u8>>())
 }
 
 const PIPELINE: &str = "
@@ -41,8 +23,8 @@ fn space() -> TestSpace {
         "numTraining": 6, "training": [], "test": []}"#;
     space.write("data/dataset.json", json);
     for case in 0..6 {
-        space.write(&format!("data/imagesTr/c_{case}.nii"), nifti(|at| (at * (case + 3) % 97) as u8));
-        space.write(&format!("data/labelsTr/c_{case}.nii"), nifti(|at| u8::from(at % 7 == case % 3)));
+        space.write(&format!("data/imagesTr/c_{case}.nii"), volume(|at| (at * (case + 3) % 97) as u8));
+        space.write(&format!("data/labelsTr/c_{case}.nii"), volume(|at| u8::from(at % 7 == case % 3)));
     }
     space
 }
@@ -57,10 +39,10 @@ fn a_data_set_is_looked_at_and_only_what_changed_runs() {
     space.run(&[]).code(0).says("nothing to do");
 
     let label = "data/labelsTr/c_2.nii";
-    space.write(label, nifti(|at| u8::from(at % 7 == 2)));
+    space.write(label, volume(|at| u8::from(at % 7 == 2)));
     space.run(&[]).code(0).says("nothing to do");
 
-    space.write(label, nifti(|at| u8::from(at % 7 == 2 || at == 40)));
+    space.write(label, volume(|at| u8::from(at % 7 == 2 || at == 40)));
     space
         .pipe(&["why", "--plan", "pipeline.yaml", "cases"])
         .code(0)

@@ -1,23 +1,11 @@
 //! `pipe evaluate`: folders of label maps, outside of any pipeline.
 
 use crate::space::{Report, TestSpace};
+use crate::volume::nifti;
 
-/// A NIfTI-1 file of `uint8` voxels in a row of 2 mm along x.
-fn nifti(voxels: &[u8]) -> Vec<u8> {
-    let mut file = vec![0; 352];
-    let mut short = |at: usize, value: u16| file[at..at + 2].copy_from_slice(&value.to_le_bytes());
-    short(0, 348);
-    for (at, value) in [3, voxels.len() as u16, 1, 1, 1, 1, 1, 1].into_iter().enumerate() {
-        short(40 + 2 * at, value);
-    }
-    short(70, 2);
-    short(72, 8);
-    for (at, value) in [(76, 1.0_f32), (80, 2.0), (84, 1.0), (88, 1.0), (108, 352.0)] {
-        file[at..at + 4].copy_from_slice(&value.to_le_bytes());
-    }
-    file[344..348].copy_from_slice(b"n+1\0");
-    file.extend(voxels);
-    file
+/// A row of voxels of 2 mm along x.
+fn row(voxels: &[u8]) -> Vec<u8> {
+    nifti([voxels.len(), 1, 1], [2.0, 1.0, 1.0], voxels)
 }
 
 /// Three cases of two patients; label 2 is missed in the last.
@@ -28,8 +16,8 @@ fn folders() -> TestSpace {
         ("c_2", [0, 1, 1, 0, 2, 2], [0, 1, 0, 0, 2, 0]),
         ("c_3", [0, 1, 1, 0, 2, 2], [0, 1, 1, 0, 0, 0]),
     ] {
-        space.write(&format!("truth/{name}.nii"), nifti(&reference));
-        space.write(&format!("found/{name}.nii"), nifti(&prediction));
+        space.write(&format!("truth/{name}.nii"), row(&reference));
+        space.write(&format!("found/{name}.nii"), row(&prediction));
     }
     space
 }
@@ -136,7 +124,7 @@ fn what_cannot_be_scored_is_said() {
     check(&["--labels", "0"], &["a value from 1 to 255"]);
     check(&["--group", "all"], &["NAME=LABEL+LABEL"]);
     let space = folders();
-    space.write("truth/c_4.nii", nifti(&[1]));
+    space.write("truth/c_4.nii", row(&[1]));
     let report = evaluate(&space, &[]);
     report.code(2);
     assert!(

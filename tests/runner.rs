@@ -1,6 +1,7 @@
 //! The one test binary of the engine: every module of this folder, each about one theme, against the built `pipe`.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod annotators;
 mod architecture;
 mod cli;
 mod collect;
@@ -25,4 +26,5 @@ mod share;
 mod space;
 mod together;
 mod training;
+mod volume;
 mod why;

@@ -37,6 +37,7 @@ pub mod components;
 pub mod crop;
 pub mod dicom;
 pub mod digest;
+mod file_error;
 pub mod itk;
 pub mod nifti;
 pub mod normalize;
@@ -52,4 +53,5 @@ pub mod transform;
 pub mod volume;
 
 pub use affine::Affine;
+pub use file_error::FileError;
 pub use volume::{Geometry, Image, LabelMap, Shape, Volume};

@@ -1,34 +1,16 @@
 //! NumPy `.npy` files of `float32` and `uint8` in C order. Any Python reads them: `numpy.load(path, mmap_mode="r")`.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ndarray::{ArrayD, IxDyn};
 use thiserror::Error;
 
+use crate::file_error::FileError;
 use crate::volume::{Geometry, Image, LabelMap};
 
 /// A `.npy` file that could not be read or written; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot {action} `{}`", path.display())]
-pub struct Error {
-    action: &'static str,
-    path: PathBuf,
-    #[source]
-    fault: Fault,
-}
-
-impl Error {
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
+pub type Error = FileError<Fault>;
 
 /// What is wrong with a `.npy` file.
 #[derive(Debug, Error)]
@@ -127,7 +109,7 @@ pub fn write<T: Element>(path: &Path, shape: &[usize], values: &[T]) -> Result<(
         file.into_inner().map_err(io::IntoInnerError::into_error)?;
         Ok(())
     };
-    attempt().map_err(|fault| Error { action: "write array", path: path.to_owned(), fault })
+    attempt().map_err(|fault| Error::new("write array", path, fault))
 }
 
 /// Writes an image as a `float32` array `[c, z, y, x]`.
@@ -143,7 +125,7 @@ pub fn write_label(path: &Path, label: &LabelMap) -> Result<(), Error> {
 /// Reads the header alone.
 pub fn read_header(path: &Path) -> Result<Header, Error> {
     let attempt = || parse_header(&mut std::fs::File::open(path)?);
-    attempt().map_err(|fault| Error { action: "read the header of", path: path.to_owned(), fault })
+    attempt().map_err(|fault| Error::new("read the header of", path, fault))
 }
 
 /// Reads a C-order array of `T`. The file must be exactly as long as its header says.
@@ -153,7 +135,7 @@ pub fn read<T: Element>(path: &Path) -> Result<ArrayD<T>, Error> {
         let stored = file.metadata()?.len();
         decode(&mut BufReader::new(file), stored)
     };
-    attempt().map_err(|fault| Error { action: "read array", path: path.to_owned(), fault })
+    attempt().map_err(|fault| Error::new("read array", path, fault))
 }
 
 /// Reads a `float32` array `[c, z, y, x]` as an image on `geometry`.
@@ -168,7 +150,7 @@ pub fn read_image(path: &Path, geometry: Geometry) -> Result<Image, Error> {
     };
     image.filter(|image| image.voxels().shape() == found).ok_or_else(|| {
         let expected = format!("[channels, {:?}]", geometry.shape.0);
-        Error { action: "read image", path: path.to_owned(), fault: Fault::Shape { found, expected } }
+        Error::new("read image", path, Fault::Shape { found, expected })
     })
 }
 
@@ -178,11 +160,11 @@ pub fn read_label(path: &Path, geometry: Geometry) -> Result<LabelMap, Error> {
     let found = array.shape().to_vec();
     if found != geometry.shape.0 {
         let fault = Fault::Shape { found, expected: format!("{:?}", geometry.shape.0) };
-        return Err(Error { action: "read label", path: path.to_owned(), fault });
+        return Err(Error::new("read label", path, fault));
     }
     LabelMap::from_vec(array.into_raw_vec_and_offset().0, geometry).map_err(|_| {
         let fault = Fault::Shape { found, expected: "at least one voxel".to_owned() };
-        Error { action: "read label", path: path.to_owned(), fault }
+        Error::new("read label", path, fault)
     })
 }
 

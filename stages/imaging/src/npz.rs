@@ -8,23 +8,11 @@ use thiserror::Error;
 use zip::ZipArchive;
 
 use crate::bounded::fill;
+use crate::file_error::FileError;
 use crate::npy;
 
 /// An archive that could not be read; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot read the arrays of `{}`", path.display())]
-pub struct Error {
-    path: PathBuf,
-    #[source]
-    fault: Box<Fault>,
-}
-
-impl Error {
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
+pub type Error = FileError<Fault>;
 
 /// What is wrong.
 #[derive(Debug, Error)]
@@ -57,6 +45,8 @@ pub enum Fault {
     #[error("array `{name}` declares {declared} bytes, the archive has {found}")]
     Length { name: String, declared: u128, found: u64 },
 }
+
+const READING: &str = "read the arrays of";
 
 /// The largest number of images in a split; their labels are held in memory.
 const MAX_IMAGES: usize = 1 << 27;
@@ -104,7 +94,7 @@ impl Archive {
             }
             Ok(Self { path: path.to_owned(), zip, splits })
         };
-        attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
+        attempt().map_err(|fault| Error::new(READING, path, fault))
     }
 
     /// Hands every image of a split to `each`, in order: index and values, channels fastest, then x. Holds one image.
@@ -113,7 +103,7 @@ impl Archive {
         split: &Split,
         mut each: impl FnMut(usize, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let fail = |path: &Path, fault: Fault| Error { path: path.to_owned(), fault: Box::new(fault) };
+        let fail = |path: &Path, fault: Fault| Error::new(READING, path, fault);
         let name = member(split.name, "images");
         let (header, mut input, size) =
             array(&mut self.zip, &name).map_err(|fault| fail(&self.path, fault))?;

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thiserror::Error;
 
+use crate::file_error::FileError;
 use crate::stored::{Datatype, ValueFault, labels};
 use crate::volume::{Image, LabelMap};
 use crate::{check, dicom, itk, nifti, raster};
@@ -35,24 +36,12 @@ impl fmt::Display for Format {
 }
 
 /// A volume that could not be opened; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot read {what} `{}`", path.display())]
-pub struct Error {
-    what: &'static str,
-    path: PathBuf,
-    #[source]
-    fault: Box<Fault>,
-}
+pub type Error = FileError<Fault>;
 
 impl Error {
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-
     /// Whether the machine is to blame rather than the file, so that another try may go well.
     pub fn is_of_the_machine(&self) -> bool {
-        match &*self.fault {
+        match self.fault() {
             Fault::Io(_) => true,
             Fault::Values(fault) => matches!(fault, ValueFault::Memory { .. }),
             Fault::Nifti(fault) => {
@@ -128,20 +117,12 @@ pub struct Opened<V> {
 
 /// Tells the format of a file; a folder is taken for DICOM.
 pub fn format(path: &Path) -> Result<Format, Error> {
-    format_of(path).map_err(|fault| Error {
-        what: "the format of",
-        path: path.to_owned(),
-        fault: Box::new(fault),
-    })
+    format_of(path).map_err(|fault| Error::new("read the format of", path, fault))
 }
 
 /// Opens an image.
 pub fn image(path: &Path, options: Options) -> Result<Opened<Image>, Error> {
-    open(path, options).map_err(|fault| Error {
-        what: "image",
-        path: path.to_owned(),
-        fault: Box::new(fault),
-    })
+    open(path, options).map_err(|fault| Error::new("read image", path, fault))
 }
 
 /// Opens a label map: one channel of whole numbers from 0 to 255, of whatever type.
@@ -175,7 +156,7 @@ pub fn label(path: &Path, options: Options) -> Result<Opened<LabelMap>, Error> {
         let volume = LabelMap::from_vec(labels, *volume.geometry()).expect("one label a voxel");
         Ok(Opened { volume, format, datatype, findings, data_file, facts })
     };
-    attempt().map_err(|fault| Error { what: "label", path: path.to_owned(), fault: Box::new(fault) })
+    attempt().map_err(|fault| Error::new("read label", path, fault))
 }
 
 fn open(path: &Path, options: Options) -> Result<Opened<Image>, Fault> {

@@ -5,33 +5,17 @@
 
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, metadata::Orientation};
 use thiserror::Error;
 
+use crate::file_error::FileError;
 use crate::stored::Datatype;
 use crate::volume::{Geometry, Image};
 
 /// An image that could not be read; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot read image `{}`", path.display())]
-pub struct Error {
-    path: PathBuf,
-    #[source]
-    fault: Box<Fault>,
-}
-
-impl Error {
-    pub(crate) fn into_fault(self) -> Fault {
-        *self.fault
-    }
-
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
+pub type Error = FileError<Fault>;
 
 /// What is wrong.
 #[derive(Debug, Error)]
@@ -63,7 +47,7 @@ pub enum Fault {
 /// `max_voxels` bounds voxels × channels.
 pub fn read_image(path: &Path, max_voxels: usize) -> Result<(Datatype, Image), Error> {
     let attempt = || decode(BufReader::new(File::open(path)?), max_voxels);
-    attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
+    attempt().map_err(|fault| Error::new("read image", path, fault))
 }
 
 /// Reads an image from bytes in memory. See [`read_image`].
@@ -78,7 +62,7 @@ pub fn read_indices(path: &Path, max_voxels: usize) -> Result<(Datatype, Image),
         Some(image) => Ok((Datatype::Uint8, image)),
         None => decode(BufReader::new(File::open(path)?), max_voxels),
     };
-    attempt().map_err(|fault| Error { path: path.to_owned(), fault: Box::new(fault) })
+    attempt().map_err(|fault| Error::new("read image", path, fault))
 }
 
 fn indices<R: Read + Seek + std::io::BufRead>(input: R, max_voxels: usize) -> Result<Option<Image>, Fault> {

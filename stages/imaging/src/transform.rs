@@ -12,7 +12,7 @@ use crate::resample::{
 };
 use crate::volume::{Geometry, Image, LabelMap, Shape, Volume};
 
-/// From the grid of a file to the grid of a network: flip and permute the axes, cut out a box (with padding), resample.
+/// From the grid of a file to the grid of a network: flip and permute the axes, cut out a box, resample, pad.
 ///
 /// Built step by step, in that order, from [`Transform::new`]. It serialises to the source grid and the parameters of
 /// the steps; what follows from them is computed and checked again when it is read.
@@ -34,6 +34,10 @@ pub struct Transform {
     /// After reorienting and cutting.
     cropped: Geometry,
     /// After resampling.
+    resampled: Geometry,
+    /// What the target is of the resampled grid: all of it, and padding around.
+    frame: Window,
+    /// After padding.
     target: Geometry,
     interpolation: Interpolation,
 }
@@ -46,6 +50,7 @@ struct Record {
     reorientation: Reorientation,
     window: Window,
     resampled_shape: Shape,
+    padded_shape: Shape,
     #[serde(default)]
     interpolation: Interpolation,
 }
@@ -62,6 +67,9 @@ pub enum TransformError {
     /// A recorded source grid that is no grid.
     #[error("source grid of {shape} voxels {defect}")]
     Source { shape: Shape, defect: &'static str },
+    /// A recorded padding that would cut something off.
+    #[error("padding to {found} voxels would cut a grid of {least} (z×y×x)")]
+    Padding { least: Shape, found: Shape },
     /// The box.
     #[error(transparent)]
     Window(#[from] WindowError),
@@ -85,14 +93,20 @@ impl TryFrom<Record> for Transform {
         let reoriented =
             Self { reorientation: record.reorientation, ..Self::new(&record.source) }.rederived();
         let cropped = reoriented.interpolated(record.interpolation).crop(record.window)?;
-        cropped.resample_to_shape(record.resampled_shape.0)
+        let resampled = cropped.resample_to_shape(record.resampled_shape.0)?;
+        let (least, found) = (resampled.target.shape, record.padded_shape);
+        if (0..3).any(|axis| found.0[axis] < least.0[axis]) {
+            return Err(TransformError::Padding { least, found });
+        }
+        resampled.pad_to(found.0)
     }
 }
 
 impl From<Transform> for Record {
     fn from(transform: Transform) -> Self {
-        let Transform { source, reorientation, window, cropped: _, target, interpolation } = transform;
-        Self { source, reorientation, window, resampled_shape: target.shape, interpolation }
+        let Transform { source, reorientation, window, resampled, target, interpolation, .. } = transform;
+        let (resampled_shape, padded_shape) = (resampled.shape, target.shape);
+        Self { source, reorientation, window, resampled_shape, padded_shape, interpolation }
     }
 }
 
@@ -104,6 +118,8 @@ impl Transform {
             reorientation: Reorientation::IDENTITY,
             window: Window::whole(source.shape),
             cropped: *source,
+            resampled: *source,
+            frame: Window::whole(source.shape),
             target: *source,
             interpolation: Interpolation::default(),
         }
@@ -116,13 +132,13 @@ impl Transform {
         self.rederived()
     }
 
-    /// Cuts out `window`, given in voxels of the reoriented grid. Undoes resampling if that came first.
+    /// Cuts out `window`, given in voxels of the reoriented grid. Undoes resampling and padding if those came first.
     pub fn crop(mut self, window: Window) -> Result<Self, TransformError> {
         window.validate()?;
         self.window = window;
         self.cropped = window.geometry(&self.reorientation.apply_geometry(&self.source));
-        self.target = self.cropped;
-        Ok(self)
+        let cropped = self.cropped;
+        Ok(self.unpadded(cropped))
     }
 
     /// Interpolates images in this way; linearly unless told otherwise. The axis of thick slices takes the nearest
@@ -140,9 +156,20 @@ impl Transform {
         self.resample_to_shape(shape.0)
     }
 
-    /// Resamples to `shape` voxels (z, y, x) over the same box.
-    pub fn resample_to_shape(mut self, shape: [usize; 3]) -> Result<Self, TransformError> {
-        self.target = resampled_geometry(&self.cropped, Shape(shape))?;
+    /// Resamples to `shape` voxels (z, y, x) over the same box. Undoes padding if that came first.
+    pub fn resample_to_shape(self, shape: [usize; 3]) -> Result<Self, TransformError> {
+        let resampled = resampled_geometry(&self.cropped, Shape(shape))?;
+        Ok(self.unpadded(resampled))
+    }
+
+    /// Pads to at least `shape` voxels (z, y, x), evenly on both sides; where the difference is odd, the extra voxel is
+    /// at the end. An axis that is long enough stays.
+    pub fn pad_to(mut self, shape: [usize; 3]) -> Result<Self, TransformError> {
+        let own = self.resampled.shape;
+        let frame = Window::centred(own, [0, 1, 2].map(|axis| shape[axis].max(own.0[axis])));
+        frame.validate()?;
+        self.target = frame.geometry(&self.resampled);
+        self.frame = frame;
         Ok(self)
     }
 
@@ -158,14 +185,25 @@ impl Transform {
 
     /// Whether no voxel is interpolated: there and back is exact inside the box.
     pub fn is_lossless(&self) -> bool {
-        self.cropped.shape == self.target.shape
+        self.cropped.shape == self.resampled.shape
     }
 
     /// Moves an image to the target grid. Padding is 0.
     pub fn apply_image(&self, image: &Image) -> Result<Image, TransformError> {
+        self.pad_image(&self.apply_image_unpadded(image)?)
+    }
+
+    /// Moves an image to the target grid without its padding: intensities are normalised before 0 is put around them.
+    pub fn apply_image_unpadded(&self, image: &Image) -> Result<Image, TransformError> {
         expect_grid(image, &self.source)?;
         let cropped = self.window.cut(&self.reorientation.apply(image), 0.0)?;
-        Ok(resample_image(&cropped, self.target.shape, self.per_axis(self.interpolation))?)
+        Ok(resample_image(&cropped, self.resampled.shape, self.per_axis(self.interpolation))?)
+    }
+
+    /// Puts 0 around an image from [`Transform::apply_image_unpadded`].
+    pub fn pad_image(&self, image: &Image) -> Result<Image, TransformError> {
+        expect_grid(image, &self.resampled)?;
+        Ok(self.frame.cut(image, 0.0)?)
     }
 
     /// Moves a label map to the target grid: by the nearest voxel where images take it, else by the linearly
@@ -173,13 +211,15 @@ impl Transform {
     pub fn apply_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
         expect_grid(label, &self.source)?;
         let cropped = self.window.cut(&self.reorientation.apply(label), 0)?;
-        Ok(resample_label(&cropped, self.target.shape, self.per_axis(self.of_masks()))?)
+        let resampled = resample_label(&cropped, self.resampled.shape, self.per_axis(self.of_masks()))?;
+        Ok(self.frame.cut(&resampled, 0)?)
     }
 
     /// Moves a label map from the target grid back to the source grid. What was cropped away is background.
     pub fn invert_label(&self, label: &LabelMap) -> Result<LabelMap, TransformError> {
         expect_grid(label, &self.target)?;
-        self.uncrop(&resample_label(label, self.cropped.shape, self.per_axis(self.of_masks()))?)
+        let label = self.frame.paste(label, &self.resampled, 0)?;
+        self.uncrop(&resample_label(&label, self.cropped.shape, self.per_axis(self.of_masks()))?)
     }
 
     /// Moves class scores `[c, z, y, x]` (probabilities or logits) from the target grid back, resampling each channel
@@ -187,12 +227,17 @@ impl Transform {
     /// channel index; what was cropped away is background.
     pub fn invert_scores(&self, scores: &Image) -> Result<LabelMap, TransformError> {
         expect_grid(scores, &self.target)?;
-        self.uncrop(&resample_argmax(scores, self.cropped.shape, self.per_axis(Interpolation::Linear))?)
+        let how = self.per_axis(Interpolation::Linear);
+        if self.target == self.resampled {
+            return self.uncrop(&resample_argmax(scores, self.cropped.shape, how)?);
+        }
+        let inner = self.frame.paste(scores, &self.resampled, 0.0)?;
+        self.uncrop(&resample_argmax(&inner, self.cropped.shape, how)?)
     }
 
     /// The same axis is thick on the way there and back.
     fn per_axis(&self, how: Interpolation) -> [Interpolation; 3] {
-        how.per_axis(self.cropped.spacing_mm(), self.target.spacing_mm())
+        how.per_axis(self.cropped.spacing_mm(), self.resampled.spacing_mm())
     }
 
     fn of_masks(&self) -> Interpolation {
@@ -213,8 +258,14 @@ impl Transform {
     fn rederived(mut self) -> Self {
         self.cropped = self.reorientation.apply_geometry(&self.source);
         self.window = Window::whole(self.cropped.shape);
-        self.target = self.cropped;
-        self
+        let cropped = self.cropped;
+        self.unpadded(cropped)
+    }
+
+    /// Takes the grid after resampling for the target.
+    fn unpadded(self, resampled: Geometry) -> Self {
+        let frame = Window::whole(resampled.shape);
+        Self { resampled, frame, target: resampled, ..self }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Random damage to NIfTI and DICOM files: never a panic, and never more memory than the limit on voxels allows.
+//! Random damage to files of every format: never a panic, and never more memory than the limit on voxels allows.
 //!
 //! `PIPE_MUTANTS=10000` sets how many files of each format are tried; a few by default.
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use pipe_imaging::{dicom, nifti};
+use pipe_imaging::{dicom, itk, nifti, npz, raster};
 
 use self::noise::Noise;
 
@@ -195,4 +195,85 @@ fn damaged_dicom_files_are_read_or_refused_within_bounds() {
         if matches!(volume, Some(Ok(_))) { read += 1 } else { refused += 1 }
     }
     assert!(read > rounds() / 10 && refused > rounds() / 10, "{read} read, {refused} refused: one side only");
+}
+
+/// Files of the folder `formats`, by name.
+fn formats(names: &[&str]) -> Vec<Vec<u8>> {
+    names.iter().map(|name| std::fs::read(data("formats").join(name)).expect(name)).collect()
+}
+
+/// Damages each seed in turn; `read` says whether something came out. Most changes are in the first `header` bytes.
+fn check(seed: u64, seeds: &[Vec<u8>], header: usize, read: impl Fn(&[u8]) -> bool) {
+    let mut noise = Noise(seed);
+    let (mut sound, mut refused) = (0, 0);
+    for round in 0..rounds() {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        mutate(&mut bytes, header, &mut noise);
+        let (found, held) = peak_of(|| read(&bytes));
+        assert!(held <= BOUND, "round {round}: reading took {held} bytes, the bound is {BOUND}");
+        if found { sound += 1 } else { refused += 1 }
+    }
+    let some = rounds() / 20;
+    assert!(sound > some && refused > some, "{sound} read, {refused} refused: one side only");
+}
+
+/// What a deflated MetaImage of 4×4×4 bytes is followed by 64 MiB of zeros in.
+fn deflated_bomb() -> Vec<u8> {
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(&vec![0; 1 << 26]).expect("in memory");
+    let packed = packed.finish().expect("in memory");
+    let header = format!(
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nCompressedData = True\nCompressedDataSize = {}\nDimSize = 4 4 4\n\
+         ElementType = MET_UCHAR\nElementDataFile = LOCAL\n",
+        packed.len()
+    );
+    [header.as_bytes(), &packed].concat()
+}
+
+#[test]
+fn damaged_metaimage_files_are_read_or_refused_within_bounds() {
+    let mut seeds =
+        formats(&["oblique.mha", "deflated.mha", "channels.mha", "big_endian.mha", "float64.mha"]);
+    seeds.push(deflated_bomb());
+    check(20_261_124, &seeds, 400, |bytes| {
+        itk::decode_image(bytes, itk::Kind::MetaImage, MAX_VOXELS).is_ok()
+    });
+}
+
+#[test]
+fn damaged_nrrd_files_are_read_or_refused_within_bounds() {
+    let seeds = formats(&["oblique.nrrd", "deflated.nrrd", "channels.nrrd", "float64.nrrd", "int64.nrrd"]);
+    check(20_261_125, &seeds, 400, |bytes| itk::decode_image(bytes, itk::Kind::Nrrd, MAX_VOXELS).is_ok());
+}
+
+#[test]
+fn damaged_pictures_are_read_or_refused_within_bounds() {
+    let mut seeds = formats(&[
+        "grey_8.png",
+        "grey_16.png",
+        "palette.png",
+        "colour.png",
+        "grey.jpg",
+        "grey_8.tif",
+        "grey_16.tif",
+    ]);
+    // A bomb: a picture of 60,000×60,000 pixels that is all background.
+    let mut huge = seeds[0].clone();
+    huge[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
+    seeds.push(huge);
+    check(20_261_126, &seeds, 400, |bytes| raster::decode_image(bytes, MAX_VOXELS).is_ok());
+}
+
+#[test]
+fn damaged_archives_are_read_or_refused_within_bounds() {
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let path = folder.path().join("mutated.npz");
+    let seeds = formats(&["medmnist.npz", "other.npz"]);
+    let length = seeds[0].len();
+    check(20_261_127, &seeds, length, |bytes| {
+        std::fs::write(&path, bytes).expect("temporary file");
+        let Ok(mut archive) = npz::Archive::open(&path, MAX_VOXELS) else { return false };
+        let splits = archive.splits.clone();
+        splits.iter().all(|split| archive.for_each_image(split, |_, _| Ok::<_, npz::Error>(())).is_ok())
+    });
 }

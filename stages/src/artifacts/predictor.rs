@@ -1,12 +1,12 @@
 //! Exported networks that vote together: ONNX files, and a card that says how to use them.
 
+use super::Preparation;
 use super::model::TrainingFacts;
 use super::table_file::{read_json, write_json};
 use crate::artifact::Artifact;
 use crate::error::StageError;
 use fs_err as fs;
 use pipe_cache::Digest;
-use pipe_imaging::normalize::Normalization;
 use pipe_nn::Dims;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,9 +31,8 @@ pub struct Task {
     pub labels: BTreeMap<u8, String>,
     /// Image channels.
     pub channels: usize,
-    /// Spacing of the volumes, z, y, x; `null` where they keep their own.
-    pub spacing_mm: Option<[f64; 3]>,
-    pub normalization: Normalization,
+    /// How images are prepared before the networks see them.
+    pub preparation: Preparation,
 }
 
 /// One network of a predictor.
@@ -72,27 +71,13 @@ impl Task {
             .or_else(|| {
                 say("the number of channels is", self.channels.to_string(), other.channels.to_string())
             })
-            .or_else(|| say("spacing is", spacing_text(self.spacing_mm), spacing_text(other.spacing_mm)))
-            .or_else(|| {
-                say("normalisation is", json_text(&self.normalization), json_text(&other.normalization))
-            })
+            .or_else(|| self.preparation.difference(own_name, &other.preparation, other_name))
     }
 }
 
 /// `0 background, 1 Anterior`, for messages.
 pub(crate) fn labels_text(labels: &BTreeMap<u8, String>) -> String {
     labels.iter().map(|(value, name)| format!("{value} {name}")).collect::<Vec<_>>().join(", ")
-}
-
-fn spacing_text(spacing_mm: Option<[f64; 3]>) -> String {
-    match spacing_mm {
-        Some([z, y, x]) => format!("{z} × {y} × {x} mm (z×y×x)"),
-        None => "each volume's own".into(),
-    }
-}
-
-fn json_text<T: Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain data is JSON")
 }
 
 impl Member {
@@ -161,7 +146,7 @@ impl Card {
 
 impl Artifact for Predictor {
     const TYPE: &'static str = "predictor";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let path = dir.join(CARD);

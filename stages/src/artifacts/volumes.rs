@@ -5,15 +5,12 @@
 
 use super::files::copy_tree;
 use super::table_file::{read_json, read_rows, seven_digits, write_json, write_rows};
-use super::{DatasetInfo, FileRef};
+use super::{DatasetInfo, FileRef, Preparation};
 use crate::{artifact::Artifact, error::StageError};
 use fs_err as fs;
 use pipe_cache::Digest;
-use pipe_imaging::normalize::Normalization;
-use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Image, LabelMap, Shape, npy};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
@@ -30,33 +27,12 @@ pub struct Volumes {
     root: PathBuf,
 }
 
-/// How every case was prepared: all that is needed to prepare one more image in the same way.
-///
-/// Axes are turned to RAS, the region is cut out, voxels are resampled and intensities are normalised, in this order.
+/// What the cases are, and how every one was prepared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumesInfo {
     pub dataset: DatasetInfo,
-    pub region: Region,
-    /// Added around the region on every side, as far as the image reaches.
-    pub margin_mm: f64,
-    /// Axis order z, y, x; `null` where every case kept its own.
-    pub spacing_mm: Option<[f64; 3]>,
-    /// Of images; see [`Transform::interpolated`].
-    pub interpolation: Interpolation,
-    pub normalization: Normalization,
-}
-
-/// The part of an image that is kept. Decided by the image alone, so it is the same with and without a label.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Region {
-    /// All of it.
-    #[default]
-    Whole,
-    /// The smallest box with every voxel that is not 0 in some channel: for images whose surroundings were set to 0,
-    /// such as skull-stripped brains. An image that is 0 everywhere stays whole.
-    Nonzero,
+    pub preparation: Preparation,
 }
 
 /// One case. Shapes are in voxels, spacings have seven significant digits; axis order z, y, x.
@@ -311,7 +287,7 @@ impl TryFrom<Line> for VolumeRow {
 
 impl Artifact for Volumes {
     const TYPE: &'static str = "volumes";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let path = dir.join(Self::ROWS);

@@ -1,8 +1,8 @@
 //! Brings every case upright, cuts out what is worth looking at, resamples and normalises it.
 
-use super::prepare::{Intensity, check_spacing, prepare_cases};
+use super::prepare::{Intensity, SPLIT, check_spacing, prepare_cases};
 use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::{CaseTable, Region, Volumes, VolumesInfo};
+use crate::artifacts::{CaseTable, Preparation, Region, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
@@ -35,9 +35,15 @@ pub struct Params {
     pub clip: Option<Clip>,
     /// How intensities are brought to a common scale, after cropping, resampling and clipping.
     pub normalize: Normalize,
-    /// Whose figures scale an image.
+    /// Whose figures scale an image. With `dataset`, wire `split`: the test cases are left out of them then.
     pub figures: Figures,
+    /// The least size in voxels (z, y, x) after resampling, such as the patch of a network: what is smaller gets 0 on both
+    /// sides, after normalisation. Predictions come back without it.
+    pub pad_to: Option<[usize; 3]>,
 }
+
+/// No axis is padded beyond this: more is a mistake, and would fill the memory.
+const MAX_PADDED: usize = 2048;
 
 impl Params {
     fn intensity(&self) -> Intensity {
@@ -47,7 +53,7 @@ impl Params {
 
 impl Stage for Crop {
     const KIND: &'static str = "crop";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Turns every case to RAS, cuts out a region, resamples to a common voxel size and normalises intensities.";
     type Params = Params;
 
@@ -67,25 +73,37 @@ impl Stage for Crop {
                 help: "leave `margin_mm` out, or use `region: nonzero`".into(),
             });
         }
+        if let Some(size) =
+            params.pad_to.filter(|size| size.iter().any(|axis| !(1..=MAX_PADDED).contains(axis)))
+        {
+            problems.push(ParamProblem {
+                parameter: "pad_to",
+                message: format!("{size:?} is not within 1 to {MAX_PADDED} voxels along each axis"),
+                help: "use the least size in the order z, y, x, such as [32, 64, 64]".into(),
+            });
+        }
         problems.extend(params.intensity().problems());
         problems
     }
 
-    fn declare(_: &Params, ports: &mut Ports) {
+    fn declare(params: &Params, ports: &mut Ports) {
+        if params.figures == Figures::Dataset {
+            ports.reads_optional(&SPLIT);
+        }
         ports.reads(&CASES).writes(&VOLUMES).needs(Resources::PARALLEL);
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let table = context.read(&CASES)?;
-        let info = VolumesInfo {
-            dataset: table.dataset.clone(),
+        let preparation = Preparation {
             region: params.region,
             margin_mm: params.margin_mm,
             spacing_mm: params.spacing_mm,
             interpolation: params.interpolation.into(),
             normalization: Normalization::None,
+            pad_to: params.pad_to,
         };
-        prepare_cases(&table, info, params.intensity(), &VOLUMES, context)
+        prepare_cases(&table, preparation, params.intensity(), &VOLUMES, context)
     }
 }
 

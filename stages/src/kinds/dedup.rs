@@ -162,9 +162,17 @@ fn find(
         }
     }
     if wanted(DuplicateKind::ExactLabel) {
+        let copies = rows.iter().filter(|row| row.kind == DuplicateKind::NearImage);
+        let copies: Vec<(String, String)> =
+            copies.map(|row| (row.same_as.clone(), row.case.clone())).collect();
+        let mut alike: Groups<&str> = Groups::default();
+        for (one, other) in &copies {
+            alike.join(one, other);
+        }
         let (repeats, firsts) = exact::labels(table, &firsts);
-        rows.extend(repeats);
-        rows.extend(labels::pairs(table, &firsts, context)?);
+        let found = repeats.into_iter().chain(labels::pairs(table, &firsts, context)?);
+        // Copies of one image should have one label map; where theirs differ, the row of the images says so.
+        rows.extend(found.filter(|row| alike.root(&row.same_as) != alike.root(&row.case)));
     }
     for row in &mut rows {
         row.action = params.action(row.kind);

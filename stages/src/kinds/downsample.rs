@@ -1,15 +1,14 @@
 //! Makes every case smaller: the input of the search for the smallest volumes on which a network is still right.
 
 use super::prepare::{
-    Clip, Figures, Intensity, Interpolate, Normalize, check_spacing, median, prepare_cases,
+    Clip, Figures, Intensity, Interpolate, Normalize, SPLIT, check_spacing, median, prepare_cases,
 };
 use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::table_file::seven_digits;
-use crate::artifacts::{Case, CaseTable, Region, Volumes, VolumesInfo};
+use crate::artifacts::{Case, CaseTable, Preparation, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
-use pipe_imaging::normalize::Normalization;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +31,7 @@ pub struct Params {
     pub clip: Option<Clip>,
     /// How intensities are brought to a common scale, after resampling and clipping.
     pub normalize: Normalize,
-    /// Whose figures scale an image.
+    /// Whose figures scale an image. With `dataset`, wire `split`: the test cases are left out of them then.
     pub figures: Figures,
 }
 
@@ -44,7 +43,7 @@ impl Params {
 
 impl Stage for Downsample {
     const KIND: &'static str = "downsample";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Turns every case to RAS, resamples it to larger voxels and normalises intensities.";
     type Params = Params;
@@ -71,7 +70,10 @@ impl Stage for Downsample {
         problems
     }
 
-    fn declare(_: &Params, ports: &mut Ports) {
+    fn declare(params: &Params, ports: &mut Ports) {
+        if params.figures == Figures::Dataset {
+            ports.reads_optional(&SPLIT);
+        }
         ports.reads(&CASES).writes(&VOLUMES).needs(Resources::PARALLEL);
     }
 
@@ -81,15 +83,9 @@ impl Stage for Downsample {
             Some(factor) => larger_voxels(&table, factor)?,
             None => params.spacing_mm,
         };
-        let info = VolumesInfo {
-            dataset: table.dataset.clone(),
-            region: Region::Whole,
-            margin_mm: 0.0,
-            spacing_mm,
-            interpolation: params.interpolation.into(),
-            normalization: Normalization::None,
-        };
-        prepare_cases(&table, info, params.intensity(), &VOLUMES, context)
+        let preparation =
+            Preparation { spacing_mm, interpolation: params.interpolation.into(), ..Preparation::NONE };
+        prepare_cases(&table, preparation, params.intensity(), &VOLUMES, context)
     }
 }
 

@@ -126,8 +126,7 @@ fn check_task(task: &Task, volumes: &Volumes, jobs: &[Job]) -> Result<(), StageE
             None => task.labels.clone(),
         },
         channels: task.channels,
-        spacing_mm: volumes.info.spacing_mm,
-        normalization: volumes.info.normalization,
+        preparation: volumes.info.preparation,
     };
     if let Some(difference) = own.difference("the volumes", task, "the model") {
         return Err(StageError::Data(format!("the model was not made for these volumes: {difference}")));

@@ -69,8 +69,7 @@ impl Stage for Export {
         let task = Task {
             labels: card.labels.clone(),
             channels: network.in_channels,
-            spacing_mm: card.spacing_mm,
-            normalization: card.normalization,
+            preparation: card.preparation,
         };
         let onnx = graph::network_to_onnx(&network, &parameters, &metadata(&task, &card))?;
         let model = pipe_nn::Model::from_parameters(CpuBackend::default(), network, &parameters)
@@ -127,8 +126,7 @@ fn metadata(task: &Task, card: &ModelCard) -> BTreeMap<&'static str, String> {
     [
         ("labels", json(serde_json::json!(task.labels))),
         ("patch", json(serde_json::json!(card.patch))),
-        ("spacing_mm", json(serde_json::json!(task.spacing_mm))),
-        ("normalization", json(serde_json::json!(task.normalization))),
+        ("preparation", json(serde_json::json!(task.preparation))),
         ("layout", layout.to_owned()),
     ]
     .into()

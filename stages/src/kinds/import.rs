@@ -11,6 +11,7 @@ mod patient;
 mod phantom;
 mod read;
 mod table;
+mod time;
 
 use self::layout::{Candidate, Layout};
 use self::read::Reading;
@@ -35,7 +36,8 @@ pub struct Import;
 
 pub const CASES: Out<CaseTable> = Out::new("cases");
 pub const CHECKS: Out<CheckTable> = Out::new("checks");
-/// The files that were made: of a phantom and of an archive all, of a table the images that were DICOM series.
+/// The files that were made: of a phantom and of an archive all, of a table the images that were DICOM series, and time
+/// points.
 pub const DATASET: Out<Dataset> = Out::new("dataset");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +78,9 @@ pub struct Params {
     /// What to do with an image that has no label.
     #[serde(default)]
     pub unlabelled: Unlabelled,
+    /// What a fourth axis of an image is.
+    #[serde(default)]
+    pub four_d: FourD,
     /// Size and seed of the synthetic cohort; only with `from: phantom`.
     #[serde(default)]
     pub phantom: Option<Phantom>,
@@ -101,6 +106,17 @@ pub enum Unlabelled {
     Exclude,
     /// Take the case without label.
     Keep,
+}
+
+/// What a fourth axis is. Pictures are not asked: their channels are colours.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FourD {
+    /// Channels that show the same at the same time, such as T1 and FLAIR.
+    #[default]
+    Channels,
+    /// Time: each time point becomes a case `ID_t000`, `ID_t001`, … of the same patient, with the label map of the file.
+    Time,
 }
 
 /// Writes `phantom` as it is, and any folder as `folder`.
@@ -204,7 +220,7 @@ impl Stage for Import {
             ports.writes(&DATASET);
             return;
         }
-        if params.table.is_some() || params.archive.is_some() {
+        if params.table.is_some() || params.archive.is_some() || params.four_d == FourD::Time {
             ports.writes(&DATASET);
         }
         if params.table.is_some() || params.bids.is_some() || params.archive.is_some() {
@@ -251,11 +267,12 @@ impl Stage for Import {
 /// Reads what a layout lists and writes the tables.
 fn finish(
     params: &Params,
-    layout: Layout,
+    mut layout: Layout,
     files: &ExternalFiles,
     context: &StageContext,
 ) -> Result<(), StageError> {
-    let readings = read_all(&layout.candidates, files, context)?;
+    let readings = read_all(&layout.candidates, params.four_d, files, context)?;
+    let readings = time::spread(&mut layout, readings, params.patient_rule());
     let (table, checks) = judge::judge(params, layout, &readings);
     report(&table, &checks, readings.len(), context);
     refuse(params, &table, &checks)?;
@@ -365,12 +382,13 @@ fn read_layout(params: &Params, files: &ExternalFiles) -> Result<Layout, StageEr
 
 fn read_all(
     candidates: &[Candidate],
+    four_d: FourD,
     files: &ExternalFiles,
     context: &StageContext,
 ) -> Result<Vec<Reading>, StageError> {
     let done = AtomicUsize::new(0);
     let read = |candidate: &Candidate| {
-        let reading = read::read(candidate, files, context)?;
+        let reading = read::read(candidate, four_d, files, context)?;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         context.progress(done, candidates.len(), "cases", candidate.id.as_str());
         Ok(reading)

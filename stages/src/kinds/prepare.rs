@@ -1,8 +1,8 @@
 //! From source files to the grid that a network sees: what `crop` and `downsample` share. One case at a time.
 
-use crate::artifact::{Artifact, Out};
+use crate::artifact::{Artifact, InOptional, Out};
 use crate::artifacts::table_file::seven_digits;
-use crate::artifacts::{Case, CaseTable, Region, VolumeRow, Volumes, VolumesInfo};
+use crate::artifacts::{Case, CaseTable, FoldTable, Preparation, Region, VolumeRow, Volumes, VolumesInfo};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::listing::listing;
@@ -20,6 +20,9 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use thiserror::Error;
+
+/// Which cases are held out, where figures are those of a data set.
+pub(super) const SPLIT: InOptional<FoldTable> = InOptional::new("split");
 
 /// How values between voxels are found. Labels take the nearest voxel with `nearest`, else the label whose linearly
 /// interpolated mask weighs most. Where voxels are more than three times as long along one axis as along another, that
@@ -64,32 +67,38 @@ pub enum PrepareError {
     Normalize(#[from] NormalizeError),
 }
 
-/// Prepares an image, with or without label, in the way that `info` records.
-pub fn prepare_image(source: &Image, info: &VolumesInfo) -> Result<PreparedImage, PrepareError> {
-    let mut transform = Transform::new(source.geometry()).interpolated(info.interpolation).canonical();
+/// Prepares an image, with or without label, in the way that a preparation says.
+pub fn prepare_image(source: &Image, how: &Preparation) -> Result<PreparedImage, PrepareError> {
+    let mut transform = Transform::new(source.geometry()).interpolated(how.interpolation).canonical();
     let mut blank = false;
-    if info.region == Region::Nonzero {
+    if how.region == Region::Nonzero {
         let upright = transform.apply_image(source)?;
         let grid = upright.geometry();
-        let window = crop::nonzero_window(&upright).map(|window| window.grown_mm([info.margin_mm; 3], grid));
+        let window = crop::nonzero_window(&upright).map(|window| window.grown_mm([how.margin_mm; 3], grid));
         match window.and_then(|window| window.clamped(grid.shape)) {
             Some(window) => transform = transform.crop(window)?,
             None => blank = true,
         }
     }
-    if let Some(spacing_mm) = info.spacing_mm {
+    if let Some(spacing_mm) = how.spacing_mm {
         transform = transform.resample_to_spacing(spacing_mm)?;
     }
-    let mut image = transform.apply_image(source)?;
-    info.normalization.apply(&mut image)?;
+    if let Some(shape) = how.pad_to {
+        transform = transform.pad_to(shape)?;
+    }
+    let mut image = transform.apply_image_unpadded(source)?;
+    how.normalization.apply(&mut image)?;
+    if how.pad_to.is_some() {
+        image = transform.pad_image(&image)?;
+    }
     Ok(PreparedImage { image, transform, blank })
 }
 
-/// Prepares every case of `table` into the output `port`; `info.normalization` is what `intensity` comes to. Cases that were prepared in the same way before are taken
-/// from the item memo.
+/// Prepares every case of `table` into the output `port`; `how.normalization` is what `intensity` comes to. Cases that
+/// were prepared in the same way before are taken from the item memo.
 pub(super) fn prepare_cases(
     table: &CaseTable,
-    mut info: VolumesInfo,
+    mut how: Preparation,
     intensity: Intensity,
     port: &Out<Volumes>,
     context: &StageContext,
@@ -97,7 +106,7 @@ pub(super) fn prepare_cases(
     if table.cases.is_empty() {
         return Err(StageError::Data("the case table holds no case".into()));
     }
-    info.normalization = intensity.resolve(table, &info, context)?;
+    how.normalization = intensity.resolve(table, &how, context)?;
     let root = context.output_dir(port)?;
     let done = AtomicUsize::new(0);
     let prepare = |case: &Case| {
@@ -105,13 +114,9 @@ pub(super) fn prepare_cases(
             "id": case.id,
             "images": case.images.iter().map(|file| file.digest).collect::<Vec<Digest>>(),
             "label": case.label.as_ref().map(|file| file.digest),
-            "region": info.region,
-            "margin_mm": info.margin_mm,
-            "spacing_mm": info.spacing_mm,
-            "interpolation": info.interpolation,
-            "normalization": info.normalization,
+            "preparation": how,
         });
-        let made = context.memo(&key, root, |dir| Made::make(case, &info, dir, context))?;
+        let made = context.memo(&key, root, |dir| Made::make(case, &how, dir, context))?;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         context.progress(done, table.cases.len(), "cases", case.id.as_str());
         Ok(made)
@@ -119,6 +124,7 @@ pub(super) fn prepare_cases(
     let made: Vec<Made> = table.cases.par_iter().map(prepare).collect::<Result<_, StageError>>()?;
     report(table, &made, context);
     let rows = table.cases.iter().zip(made).map(|(case, made)| made.row(case)).collect();
+    let info = VolumesInfo { dataset: table.dataset.clone(), preparation: how };
     Volumes::new(info, rows, root).store(root)
 }
 
@@ -132,11 +138,11 @@ struct Made {
 }
 
 impl Made {
-    fn make(case: &Case, info: &VolumesInfo, dir: &Path, context: &StageContext) -> Result<Self, StageError> {
+    fn make(case: &Case, how: &Preparation, dir: &Path, context: &StageContext) -> Result<Self, StageError> {
         let source = open::image(case, context)?;
         let doing = || format!("preparing case `{}`", case.id);
         let PreparedImage { image, transform, blank } =
-            prepare_image(&source, info).map_err(StageError::inner(doing()))?;
+            prepare_image(&source, how).map_err(StageError::inner(doing()))?;
         let label = match open::label(case, context)? {
             Some(label) => {
                 let label = on_grid_of(source.geometry(), label, case)?;

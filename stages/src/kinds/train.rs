@@ -95,8 +95,7 @@ impl Stage for Train {
             architecture: params.model.clone(),
             io,
             patch: trained.patch,
-            spacing_mm: volumes.info.spacing_mm,
-            normalization: volumes.info.normalization,
+            preparation: volumes.info.preparation,
             labels: targets.names().clone(),
             training: training_facts,
         };
@@ -108,15 +107,17 @@ impl Stage for Train {
 fn start_values(context: &StageContext, volumes: &Volumes) -> Result<Option<Parameters>, StageError> {
     let Some(Model { card, weights }) = context.read_optional(&PRETRAINED)? else { return Ok(None) };
     let text = |value| serde_json::to_string(&value).unwrap_or_default();
-    let (theirs, ours) = (text(card.normalization), text(volumes.info.normalization));
-    if theirs != ours {
+    let (theirs, ours) = (card.preparation, volumes.info.preparation);
+    let (their_scale, our_scale) = (text(theirs.normalization), text(ours.normalization));
+    if their_scale != our_scale {
         return Err(StageError::Data(format!(
-            "the pretrained network saw images normalised by {theirs} but these volumes are normalised by {ours}: give \
+            "the pretrained network saw images normalised by {their_scale} but these volumes are normalised by \
+             {our_scale}: give \
              the stage that made them the `normalize` of the other one"
         )));
     }
-    if card.spacing_mm != volumes.info.spacing_mm {
-        let (theirs, ours) = (card.spacing_mm, volumes.info.spacing_mm);
+    if theirs.spacing_mm != ours.spacing_mm {
+        let (theirs, ours) = (theirs.spacing_mm, ours.spacing_mm);
         context.warn(format!("the pretrained network saw voxels of {theirs:?} mm, these are of {ours:?}"));
     }
     Parameters::from_safetensors(&weights).map(Some).map_err(StageError::inner("reading pretrained weights"))

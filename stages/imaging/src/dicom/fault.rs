@@ -1,52 +1,31 @@
 //! Everything that can be wrong with a DICOM file or with a series of them.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use super::element::Tag;
+use crate::file_error::FileError;
 
 /// Files that could not be read; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot {action} `{}`", path.display())]
-pub struct Error {
-    action: &'static str,
-    path: PathBuf,
-    #[source]
-    fault: Box<Fault>,
-}
+pub type Error = FileError<Fault>;
 
 impl Error {
-    pub(super) fn new(action: &'static str, path: &Path, fault: impl Into<Fault>) -> Self {
-        Self { action, path: path.to_owned(), fault: Box::new(fault.into()) }
-    }
-
-    /// The file, or the folder of a series.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Name (without folder) and cause, for a message whose path is told elsewhere.
     pub fn told(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
-        format!("`{name}`: {}", self.fault)
+        let name = self.path().file_name().unwrap_or_default().to_string_lossy();
+        format!("`{name}`: {}", self.fault())
     }
 
     /// Whether the machine is to blame rather than the file, so that another try may go well.
     pub fn is_of_the_machine(&self) -> bool {
-        matches!(*self.fault, Fault::Io(_) | Fault::Memory { .. })
+        matches!(self.fault(), Fault::Io(_) | Fault::Memory { .. })
     }
 
     /// Whether the file is something else than an image: another format and another name, a report, a directory.
     pub(super) fn is_of_no_image(&self) -> bool {
-        let named = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcm"));
-        matches!((&*self.fault, named), (Fault::NotDicom, false) | (Fault::NoPixels, _))
-    }
-
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
+        let named = self.path().extension().is_some_and(|extension| extension.eq_ignore_ascii_case("dcm"));
+        matches!((self.fault(), named), (Fault::NotDicom, false) | (Fault::NoPixels, _))
     }
 }
 

@@ -136,7 +136,7 @@ pub fn files_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 
 /// The only series in a folder. Files that are no image are passed over; a damaged one or a second volume is an error.
 pub fn series_in(folder: &Path) -> Result<Series, Error> {
-    let files = files_in(folder).map_err(|error| Error::new("read the series in", folder, error))?;
+    let files = files_in(folder).map_err(|error| Error::new("read the series in", folder, error.into()))?;
     only_series(files, folder)
 }
 

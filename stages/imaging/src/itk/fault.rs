@@ -1,36 +1,14 @@
 //! Everything that can be wrong with a MetaImage or NRRD file.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::file_error::FileError;
 use crate::stored::ValueFault;
 
 /// A file that could not be read; [`Fault`] is the cause.
-#[derive(Debug, Error)]
-#[error("cannot {action} `{}`", path.display())]
-pub struct Error {
-    action: &'static str,
-    path: PathBuf,
-    #[source]
-    fault: Box<Fault>,
-}
-
-impl Error {
-    pub(super) fn new(action: &'static str, path: &Path, fault: Fault) -> Self {
-        Self { action, path: path.to_owned(), fault: Box::new(fault) }
-    }
-
-    pub(crate) fn into_fault(self) -> Fault {
-        *self.fault
-    }
-
-    /// What is wrong with it.
-    pub fn fault(&self) -> &Fault {
-        &self.fault
-    }
-}
+pub type Error = FileError<Fault>;
 
 /// What is wrong.
 #[derive(Debug, Error)]

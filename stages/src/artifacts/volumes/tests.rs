@@ -1,6 +1,6 @@
-use super::{Region, VolumeRow, Volumes, VolumesInfo};
+use super::{VolumeRow, Volumes, VolumesInfo};
 use crate::artifact::Artifact;
-use crate::artifacts::{DatasetInfo, FileRef};
+use crate::artifacts::{DatasetInfo, FileRef, Preparation, Region};
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::normalize::Normalization;
@@ -17,11 +17,14 @@ fn info() -> VolumesInfo {
             labels: [(0, "background".into())].into(),
             ..DatasetInfo::default()
         },
-        region: Region::Nonzero,
-        margin_mm: 2.5,
-        spacing_mm: Some([1.0, 0.1, 1.0 / 3.0]),
-        interpolation: Interpolation::Cubic,
-        normalization: Normalization::ZscoreNonzero,
+        preparation: Preparation {
+            region: Region::Nonzero,
+            margin_mm: 2.5,
+            spacing_mm: Some([1.0, 0.1, 1.0 / 3.0]),
+            interpolation: Interpolation::Cubic,
+            normalization: Normalization::ZscoreNonzero,
+            pad_to: Some([8, 8, 4]),
+        },
     }
 }
 

@@ -36,6 +36,19 @@ fn parameters_that_cannot_be_used_are_told_all_at_once() {
 }
 
 #[test]
+fn padding_has_bounds() {
+    check(json!({ "pad_to": [1, 64, 2048] }), &[]);
+    check(
+        json!({ "pad_to": [0, 64, 64] }),
+        &[("pad_to", "[0, 64, 64] is not within 1 to 2048 voxels along each axis")],
+    );
+    check(
+        json!({ "pad_to": [1, 1, 5000] }),
+        &[("pad_to", "[1, 1, 5000] is not within 1 to 2048 voxels along each axis")],
+    );
+}
+
+#[test]
 fn the_label_cannot_decide_the_region() {
     for region in ["foreground", "label"] {
         let error =

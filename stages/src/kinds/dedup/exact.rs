@@ -25,7 +25,8 @@ pub(super) fn images(table: &CaseTable) -> (Vec<Duplicate>, Vec<usize>) {
 }
 
 /// Of the cases with these indices, every one whose label map equals that of an earlier one, and the indices of all
-/// others that have a label map which is not empty.
+/// others that have a label map which is not empty. A file that two cases name is shared on purpose: so do the time points
+/// of a scan.
 pub(super) fn labels(table: &CaseTable, among: &[usize]) -> (Vec<Duplicate>, Vec<usize>) {
     let mut seen: BTreeMap<Digest, usize> = BTreeMap::new();
     let (mut rows, mut firsts) = (Vec::new(), Vec::new());
@@ -37,6 +38,9 @@ pub(super) fn labels(table: &CaseTable, among: &[usize]) -> (Vec<Duplicate>, Vec
             firsts.push(index);
             continue;
         };
+        if table.cases[first].label == case.label {
+            continue;
+        }
         rows.push(Duplicate {
             content: Some(label),
             remark: "the images differ: one of the two is labelled wrongly".into(),

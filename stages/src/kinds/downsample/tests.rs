@@ -34,7 +34,7 @@ fn at_factor_two_a_voxel_is_the_mean_of_eight() {
         cohort.run::<Downsample>(json!({ "factor": 2, "normalize": "none" })).expect("downsample works");
     let volumes = run.load(&VOLUMES);
     assert_eq!(volumes.image("c").expect("image").as_slice(), [4.5, 2.0]);
-    assert_eq!(volumes.info.spacing_mm, Some([2.0; 3]));
+    assert_eq!(volumes.info.preparation.spacing_mm, Some([2.0; 3]));
     assert_eq!(volumes.row("c").expect("row").spacing_mm, [2.0; 3]);
 }
 
@@ -48,7 +48,7 @@ fn the_median_voxel_is_measured_on_axes_turned_to_ras() {
     cohort.add("b", &[&image(&turned, 2)], None);
     let run = cohort.run::<Downsample>(json!({ "factor": 2 })).expect("downsample works");
     let volumes = run.load(&VOLUMES);
-    assert_eq!(volumes.info.spacing_mm, Some([6.0, 4.0, 2.0]));
+    assert_eq!(volumes.info.preparation.spacing_mm, Some([6.0, 4.0, 2.0]));
     for id in ["a", "b"] {
         assert_eq!(volumes.row(id).expect("row").shape, [2, 3, 4], "case {id}");
     }
@@ -64,7 +64,7 @@ fn one_odd_case_does_not_move_the_voxel_size_of_the_others() {
     cohort.add("odd", &[&image(&Geometry::with_spacing([9, 9, 9], [0.1; 3]), 1)], None);
     let run = cohort.run::<Downsample>(params()).expect("downsample works");
     assert_eq!(run.memo_misses, 1);
-    assert_eq!(run.load(&VOLUMES).info.spacing_mm, Some([1.5; 3]));
+    assert_eq!(run.load(&VOLUMES).info.preparation.spacing_mm, Some([1.5; 3]));
 }
 
 #[test]

@@ -72,11 +72,11 @@ fn models_that_do_another_task_are_named_with_both_values() {
     );
     check(|other| other.task.channels = 2, "the number of channels is 1 in `models[0]` but 2 in `models[1]`");
     check(
-        |other| other.task.spacing_mm = Some([1.0, 1.0, 2.5]),
+        |other| other.task.preparation.spacing_mm = Some([1.0, 1.0, 2.5]),
         "spacing is each volume's own in `models[0]` but 1 × 1 × 2.5 mm (z×y×x) in `models[1]`",
     );
     check(
-        |other| other.task.normalization = Normalization::Zscore,
+        |other| other.task.preparation.normalization = Normalization::Zscore,
         r#"normalisation is "none" in `models[0]` but "zscore" in `models[1]`"#,
     );
 }

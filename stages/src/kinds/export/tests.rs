@@ -122,16 +122,16 @@ fn a_difference_above_the_tolerance_fails_the_stage_and_names_both() {
 #[test]
 fn the_predictor_carries_all_that_the_model_card_says() {
     let mut model = unet(Dims::Two, &labels(&[(0, "background"), (1, "left"), (4, "right")]), 3, 1);
-    model.card.spacing_mm = Some([3.0, 0.5, 0.75]);
-    model.card.normalization = Normalization::Fixed { low: -10.0, high: 300.0, mean: 50.5, sd: 20.25 };
+    model.card.preparation.spacing_mm = Some([3.0, 0.5, 0.75]);
+    model.card.preparation.normalization =
+        Normalization::Fixed { low: -10.0, high: 300.0, mean: 50.5, sd: 20.25 };
     let space = TestSpace::new();
     let run = space
         .run::<Export>(json!({}), &[("model", &space.stored(&model))])
         .expect("a sound model is exported");
     let Predictor { task, members } = run.load(&PREDICTOR);
     assert_eq!(task.labels, model.card.labels);
-    assert_eq!((task.channels, task.spacing_mm), (1, model.card.spacing_mm));
-    assert_eq!(task.normalization, model.card.normalization);
+    assert_eq!((task.channels, task.preparation), (1, model.card.preparation));
     let card = &members[0].card;
     assert_eq!((card.weight, card.dims, card.patch), (1.0, Dims::Two, [1, 8, 8]));
     assert_eq!(card.training, model.card.training);
@@ -144,7 +144,7 @@ fn the_predictor_carries_all_that_the_model_card_says() {
 fn the_onnx_file_alone_says_how_to_use_it() {
     let space = TestSpace::new();
     let mut model = unet(Dims::Three, &two_labels(), 0, 1);
-    model.card.spacing_mm = Some([1.0, 1.0, 1.5]);
+    model.card.preparation.spacing_mm = Some([1.0, 1.0, 1.5]);
     let run = space
         .run::<Export>(json!({}), &[("model", &space.stored(&model))])
         .expect("a sound model is exported");
@@ -156,8 +156,10 @@ fn the_onnx_file_alone_says_how_to_use_it() {
     for (key, value) in [
         ("labels", r#"{"0":"background","1":"body"}"#),
         ("patch", "[8,8,8]"),
-        ("spacing_mm", "[1.0,1.0,1.5]"),
-        ("normalization", r#""none""#),
+        (
+            "preparation",
+            r#"{"interpolation":"linear","margin_mm":0.0,"normalization":"none","pad_to":null,"region":"whole","spacing_mm":[1.0,1.0,1.5]}"#,
+        ),
         ("layout", "batch, channel, z, y, x"),
     ] {
         assert_eq!(interface.metadata.get(key).map(String::as_str), Some(value), "{key}");

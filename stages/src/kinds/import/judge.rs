@@ -2,7 +2,7 @@
 
 use super::layout::{Candidate, Layout, finding};
 use super::read::{Half, Reading, Which};
-use super::{Params, Unlabelled};
+use super::{FourD, Params, Unlabelled};
 use crate::artifacts::{
     Annotation, Case, CaseTable, CheckAction, CheckTable, DatasetInfo, FileRef, Finding, Severity,
 };
@@ -130,8 +130,12 @@ impl Judge<'_> {
     fn unexpected_channels(&self, reading: &Reading) -> Option<String> {
         let channels = reading.image.as_ref()?.channels;
         let expected = self.channels;
+        let help = match (channels > 1 && expected == 1, self.params.four_d) {
+            (true, FourD::Channels) => "; if they are time points, use `four_d: time`",
+            _ => "",
+        };
         (expected > 0 && channels != expected)
-            .then(|| format!("image has {channels} channels but the data set declares {expected}"))
+            .then(|| format!("image has {channels} channels but the data set declares {expected}{help}"))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Opens the files of one case and keeps what the case table and the checks need. Judges nothing across cases.
 
-use super::DATASET;
 use super::layout::Candidate;
+use super::time::{self, Point};
+use super::{DATASET, FourD};
 use crate::artifacts::{Dataset, FileRef, table_file::seven_digits};
 use crate::context::{ExternalFiles, StageContext};
 use crate::error::StageError;
@@ -26,6 +27,8 @@ pub(super) struct Reading {
     pub(super) made: Option<FileRef>,
     /// Whose it is, where an image says.
     pub(super) patient: Option<String>,
+    /// The time points of an image that is a series in time, in place of `image`.
+    pub(super) points: Vec<Point>,
 }
 
 /// What one readable file holds.
@@ -62,16 +65,22 @@ pub(super) enum Which {
 /// Reads a case, or recalls what an earlier run read in files of the same content.
 pub(super) fn read(
     candidate: &Candidate,
+    four_d: FourD,
     files: &ExternalFiles,
     context: &StageContext,
 ) -> Result<Reading, StageError> {
     let digest = |file: &Option<FileRef>| file.as_ref().map(|file| file.digest);
     let slices: Vec<Digest> = candidate.slices.iter().map(|file| file.digest).collect();
     // What is made bears the name of the case.
-    let name = (!slices.is_empty()).then(|| format!("{}.nii.gz", candidate.id));
-    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label), "slices": slices, "name": name,
+    let series = (!slices.is_empty()).then(|| format!("{}.nii.gz", candidate.id));
+    let times = (four_d == FourD::Time).then_some(candidate.id.as_str());
+    let key = json!({ "image": digest(&candidate.image), "label": digest(&candidate.label), "slices": slices, "series": series, "times": times,
         "annotations": candidate.annotations.iter().map(|(who, file)| (who, file.digest)).collect::<Vec<_>>() });
-    let into = if name.is_some() { context.output_dir(&DATASET)? } else { context.scratch.as_path() };
+    let into = if series.is_some() || times.is_some() {
+        context.output_dir(&DATASET)?
+    } else {
+        context.scratch.as_path()
+    };
     context.memo(&key, into, |dir| {
         let mut reading = Reading {
             image: None,
@@ -80,9 +89,10 @@ pub(super) fn read(
             problems: Vec::new(),
             made: None,
             patient: None,
+            points: Vec::new(),
         };
-        let image = match (&candidate.image, &name) {
-            (Some(file), _) => reading.image(&files.root.join(&file.path))?,
+        let image = match (&candidate.image, &series) {
+            (Some(file), _) => reading.image(&files.root.join(&file.path), times.map(|id| (id, dir)))?,
             (None, Some(name)) => {
                 let paths = candidate.slices.iter().map(|file| files.root.join(&file.path));
                 reading.series(paths.collect(), dir, &format!("{}/{name}", Dataset::IMAGES))?
@@ -102,17 +112,27 @@ pub(super) fn read(
 }
 
 impl Reading {
-    fn image(&mut self, path: &Path) -> Result<Option<Geometry>, StageError> {
+    /// Reads an image; cuts it into time points below a folder where `times` gives one, with the name of the case.
+    fn image(&mut self, path: &Path, times: Option<(&str, &Path)>) -> Result<Option<Geometry>, StageError> {
         let Some(opened) = self.opened(&Which::Image, open::image(path, Options::default()))? else {
             return Ok(None);
         };
+        if let Some((id, dir)) = times.filter(|_| time::has_points(&opened)) {
+            self.points = time::cut(&opened, id, dir)?;
+            return Ok(Some(*opened.volume.geometry()));
+        }
         self.add(&Which::Image, check::check_image(&opened.volume));
         self.patient =
             opened.facts.as_ref().map(|facts| facts.patient_id.clone()).filter(|id| !id.is_empty());
         let voxels = Digest(digest::image_digest(&opened.volume).0);
         let geometry = *opened.volume.geometry();
-        self.image =
-            Some(half(&geometry, opened.volume.channels(), opened.datatype.name(), voxels, BTreeMap::new()));
+        self.image = Some(Half::new(
+            &geometry,
+            opened.volume.channels(),
+            opened.datatype.name(),
+            voxels,
+            BTreeMap::new(),
+        ));
         Ok(Some(geometry))
     }
 
@@ -149,7 +169,8 @@ impl Reading {
         let digest = hash_file(&path).map_err(StageError::inner("hashing the image that was made"))?;
         self.made = Some(FileRef { path: name.to_owned(), digest });
         let voxels = Digest(digest::image_digest(&image).0);
-        self.image = Some(half(image.geometry(), image.channels(), datatype.name(), voxels, BTreeMap::new()));
+        self.image =
+            Some(Half::new(image.geometry(), image.channels(), datatype.name(), voxels, BTreeMap::new()));
         Ok(Some(*image.geometry()))
     }
 
@@ -170,7 +191,7 @@ impl Reading {
         let present =
             (0..=u8::MAX).map(|value| (value, counts[usize::from(value)])).filter(|(_, count)| *count > 0);
         let voxels = Digest(digest::label_digest(&label).0);
-        Ok(Some(half(label.geometry(), 1, opened.datatype.name(), voxels, present.collect())))
+        Ok(Some(Half::new(label.geometry(), 1, opened.datatype.name(), voxels, present.collect())))
     }
 
     /// Damage is a problem of the case; a file that cannot be opened at all is a failure of the stage, because it
@@ -207,28 +228,36 @@ impl Reading {
     }
 
     fn add(&mut self, of: &Which, findings: impl IntoIterator<Item = check::Finding>) {
-        self.problems.extend(findings.into_iter().map(|finding| Problem {
-            of: of.clone(),
-            fatal: finding.severity() == check::Severity::Error,
-            text: finding.to_string(),
-        }));
+        self.problems.extend(findings.into_iter().map(|finding| Problem::new(of.clone(), &finding)));
     }
 }
 
-fn half(
-    geometry: &Geometry,
-    channels: usize,
-    dtype: &str,
-    voxels: Digest,
-    labels: BTreeMap<u8, u64>,
-) -> Half {
-    Half {
-        voxels,
-        shape: geometry.shape.0,
-        spacing_mm: geometry.spacing_mm().map(seven_digits),
-        orientation: geometry.orientation().to_string(),
-        dtype: dtype.to_owned(),
-        channels,
-        labels,
+impl Problem {
+    fn new(of: Which, finding: &check::Finding) -> Self {
+        Self { of, fatal: finding.severity() == check::Severity::Error, text: finding.to_string() }
+    }
+
+    pub(super) fn of_image(finding: &check::Finding) -> Self {
+        Self::new(Which::Image, finding)
+    }
+}
+
+impl Half {
+    pub(super) fn new(
+        geometry: &Geometry,
+        channels: usize,
+        dtype: &str,
+        voxels: Digest,
+        labels: BTreeMap<u8, u64>,
+    ) -> Self {
+        Self {
+            voxels,
+            shape: geometry.shape.0,
+            spacing_mm: geometry.spacing_mm().map(seven_digits),
+            orientation: geometry.orientation().to_string(),
+            dtype: dtype.to_owned(),
+            channels,
+            labels,
+        }
     }
 }

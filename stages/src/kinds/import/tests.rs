@@ -2,6 +2,7 @@ mod archive;
 mod bids;
 mod real;
 mod table;
+mod time;
 
 use super::*;
 use crate::testing::{TestRun, TestSpace, problems};

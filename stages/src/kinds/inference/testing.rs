@@ -3,14 +3,12 @@
 use crate::artifact::Artifact;
 use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
 use crate::artifacts::{
-    DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts, VolumeRow,
+    DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Preparation, TrainingFacts, VolumeRow,
     Volumes, VolumesInfo,
 };
 use crate::testing::TestSpace;
 use fs_err as fs;
 use pipe_cache::Digest;
-use pipe_imaging::normalize::Normalization;
-use pipe_imaging::resample::Interpolation;
 use pipe_imaging::transform::Transform;
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
 use pipe_nn::{Architecture, CpuBackend, Dims, Initialization, Io, UNet};
@@ -63,8 +61,7 @@ pub(crate) fn model(
             architecture,
             io,
             patch,
-            spacing_mm: None,
-            normalization: Normalization::None,
+            preparation: Preparation::NONE,
             labels: labels.clone(),
             training: training(fold),
         },
@@ -110,8 +107,7 @@ pub(crate) fn above(space: &TestSpace, threshold: f32, fold: usize) -> Member {
 }
 
 pub(crate) fn predictor(space: &TestSpace, labels: &BTreeMap<u8, String>, members: Vec<Member>) -> PathBuf {
-    let task =
-        Task { labels: labels.clone(), channels: 1, spacing_mm: None, normalization: Normalization::None };
+    let task = Task { labels: labels.clone(), channels: 1, preparation: Preparation::NONE };
     space.stored(&Predictor { task, members })
 }
 
@@ -153,14 +149,7 @@ impl Cohort {
         space.ingest(&sources);
         let dataset =
             DatasetInfo { labels: labels.clone(), channels: vec!["MRI".into()], ..DatasetInfo::default() };
-        let info = VolumesInfo {
-            dataset,
-            region: Region::Whole,
-            margin_mm: 0.0,
-            spacing_mm: None,
-            interpolation: Interpolation::Linear,
-            normalization: Normalization::None,
-        };
+        let info = VolumesInfo { dataset, preparation: Preparation::NONE };
         let volumes = space.stored(&Volumes::new(info, rows, &prepared));
         let row = |case: &TestCase| FoldRow { id: case.id.into(), patient: patient(case), part: case.part };
         let mut rows: Vec<FoldRow> = cases.iter().map(row).collect();

@@ -1,7 +1,7 @@
 //! How `crop` and `downsample` are told what to do with intensities, and the figures of a whole data set.
 
-use super::prepare_image;
-use crate::artifacts::{Case, CaseTable, VolumesInfo};
+use super::{SPLIT, prepare_image};
+use crate::artifacts::{Case, CaseTable, Preparation};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::open;
@@ -10,6 +10,7 @@ use pipe_imaging::normalize::{Normalization, Region, Scale, percentile, statisti
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// How intensities are brought to a common scale, channel by channel, after cropping and resampling.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,8 +44,9 @@ pub enum Figures {
     /// Its own.
     #[default]
     Image,
-    /// Those of all cases together, for intensities with an absolute scale such as CT. Labels are not looked at. A case
-    /// more or less changes them, so all cases are prepared again.
+    /// Those of all cases together that the input `split` does not hold out for the test, for intensities with an absolute
+    /// scale such as CT; of all cases where no split is wired. Validation cases count: all folds see the same volumes.
+    /// Labels are not looked at. A case more or less changes them, so all cases are prepared again.
     Dataset,
 }
 
@@ -93,16 +95,16 @@ impl Intensity {
         problems
     }
 
-    /// What every image goes through. Reads all images where the figures are those of the data set; `info` says how
-    /// they are cropped.
+    /// What every image goes through. Reads the images of all cases that are not held out where the figures are those of
+    /// the data set; `how` says how they are cropped.
     pub(in crate::kinds) fn resolve(
         self,
         table: &CaseTable,
-        info: &VolumesInfo,
+        how: &Preparation,
         context: &StageContext,
     ) -> Result<Normalization, StageError> {
         if self.figures == Figures::Dataset {
-            return self.of_dataset(table, info, context);
+            return self.of_dataset(table, how, context);
         }
         let then = match self.normalize {
             Normalize::Zscore => Scale::Zscore,
@@ -120,16 +122,15 @@ impl Intensity {
     fn of_dataset(
         self,
         table: &CaseTable,
-        info: &VolumesInfo,
+        how: &Preparation,
         context: &StageContext,
     ) -> Result<Normalization, StageError> {
-        let share = (SAMPLES / table.cases.len().max(1)).max(1);
-        let cropped = VolumesInfo { spacing_mm: None, normalization: Normalization::None, ..info.clone() };
-        let samples = table.cases.par_iter().map(|case| sample(case, &cropped, share, context));
+        let measured = measured(table, context)?;
+        let share = (SAMPLES / measured.len().max(1)).max(1);
+        let cropped =
+            Preparation { spacing_mm: None, normalization: Normalization::None, pad_to: None, ..*how };
+        let samples = measured.par_iter().map(|case| sample(case, &cropped, share, context));
         let mut samples = samples.collect::<Result<Vec<_>, StageError>>()?.concat();
-        if samples.is_empty() {
-            return Err(StageError::Data("the case table holds no case".into()));
-        }
         // The order of summation does not depend on that of the cases.
         samples.sort_unstable_by(f32::total_cmp);
         let (low, high) = match self.clip {
@@ -159,10 +160,37 @@ impl Intensity {
     }
 }
 
+/// The cases whose figures count: all but those of the test, where that is told.
+fn measured<'a>(table: &'a CaseTable, context: &StageContext) -> Result<Vec<&'a Case>, StageError> {
+    let Some(split) = context.read_optional(&SPLIT)? else {
+        context.warn(
+            "the figures of the data set include every case, also those that a split holds out for the test: wire \
+             `split`, or leave `figures` out"
+        );
+        return Ok(table.cases.iter().collect());
+    };
+    let known: BTreeSet<&str> = split.rows.iter().map(|row| row.id.as_str()).collect();
+    if let Some(case) = table.cases.iter().find(|case| !known.contains(case.id.as_str())) {
+        return Err(StageError::Data(format!(
+            "case `{}` is in no part of the split: give `split` and this stage the same `cases`",
+            case.id
+        )));
+    }
+    let test: BTreeSet<&str> = split.test().into_iter().collect();
+    let measured: Vec<&Case> = table.cases.iter().filter(|case| !test.contains(case.id.as_str())).collect();
+    if measured.is_empty() {
+        return Err(StageError::Data(
+            "the split holds every case out for the test: none is left to measure".into(),
+        ));
+    }
+    context.fact("measured cases", measured.len());
+    Ok(measured)
+}
+
 /// At most `share` voxels of a case, evenly spread over its channels and its region.
 fn sample(
     case: &Case,
-    cropped: &VolumesInfo,
+    cropped: &Preparation,
     share: usize,
     context: &StageContext,
 ) -> Result<Vec<f32>, StageError> {

@@ -1,5 +1,5 @@
 use super::cohort::{Cohort, image, label, turned};
-use crate::artifacts::FileRef;
+use crate::artifacts::{FileRef, FoldRow, FoldTable, Part};
 use crate::error::StageError;
 use crate::kinds::crop::{Crop, VOLUMES};
 use crate::testing::{TestRun, real_data};
@@ -161,7 +161,7 @@ fn intensities_are_normalised_after_resampling() {
     assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-6, "mean {mean}, variance {variance}");
     // 4, 5 and 6 mm in voxels of 0.7, 1.3 and 2 mm.
     assert_eq!(prepared.shape().0, [6, 4, 3]);
-    assert_eq!(volumes.info.spacing_mm, Some([0.7, 1.3, 2.0]));
+    assert_eq!(volumes.info.preparation.spacing_mm, Some([0.7, 1.3, 2.0]));
     let values = |params: Value| crop(&cohort, params).load(&VOLUMES).image("c000").expect("image");
     let (low, high) = values(json!({ "normalize": "min-max" }))
         .as_slice()
@@ -430,4 +430,67 @@ fn the_interpolation_reaches_the_volumes_and_their_record() {
     assert_eq!(prepared("nearest"), [10.0, 50.0]);
     let cubic = prepared("cubic");
     assert!(cubic != [5.0, 35.0] && cubic != [10.0, 50.0], "{cubic:?}");
+}
+
+#[test]
+fn figures_of_a_data_set_leave_the_test_cases_out() {
+    let mut cohort = Cohort::new();
+    let grid = Geometry::with_spacing([1, 1, 2], [1.0; 3]);
+    for (id, values) in [("a", [0.0, 10.0]), ("b", [20.0, 30.0]), ("t", [-500.0, 900.0])] {
+        cohort.add(id, &[&Image::from_vec(values.to_vec(), 1, grid).expect("two voxels")], None);
+    }
+    let params = json!({ "normalize": "min-max", "figures": "dataset" });
+    let run = |parts: &[(&str, Part)]| {
+        let row =
+            |(id, part): &(&str, Part)| FoldRow { id: (*id).into(), patient: (*id).into(), part: *part };
+        let split = cohort.space.stored(&FoldTable { rows: parts.iter().map(row).collect() });
+        let table = cohort.space.stored(&cohort.table);
+        cohort.space.run::<Crop>(params.clone(), &[("cases", &table), ("split", &split)])
+    };
+    let sound = run(&[("a", Part::Fold(0)), ("b", Part::Fold(1)), ("t", Part::Test)]).expect("goes through");
+    let image = |id: &str| sound.load(&VOLUMES).image(id).expect("image").as_slice().to_vec();
+    // 0 to 30 become 0 to 1; the test case is scaled by what the others say.
+    assert_eq!((image("a")[1], image("b")[1], image("t")[1]), (10.0 / 30.0, 1.0, 30.0));
+    assert_eq!((sound.facts["measured cases"].as_u64(), sound.warnings.len()), (Some(2), 0));
+
+    let alone = crop(&cohort, params.clone());
+    assert!(alone.warnings[0].contains("include every case, also those that a split holds out"));
+    let refused = |parts: &[(&str, Part)]| run(parts).expect_err("crop fails").chain();
+    assert!(
+        refused(&[("a", Part::Fold(0)), ("t", Part::Test)]).contains("case `b` is in no part of the split")
+    );
+    let all = [("a", Part::Test), ("b", Part::Test), ("t", Part::Test)];
+    assert!(refused(&all).contains("none is left to measure"));
+}
+
+#[test]
+fn what_is_too_small_is_padded_after_normalisation_and_predictions_come_back_without_it() {
+    let grid = turned([3, 4, 6], [1.0, 2.0, 0.5]);
+    let source = label(&grid);
+    let mut cohort = Cohort::new();
+    cohort.add("c", &[&image(&grid, 1)], Some(&source));
+    let plain = crop(&cohort, json!({})).load(&VOLUMES);
+    let volumes = crop(&cohort, json!({ "pad_to": [9, 2, 8] })).load(&VOLUMES);
+    assert_eq!(volumes.info.preparation.pad_to, Some([9, 2, 8]));
+    let (small, padded) = (plain.image("c").expect("image"), volumes.image("c").expect("image"));
+    let [z, y, x] = small.shape().0;
+    assert_eq!(padded.shape().0, [9, y, 8]);
+    assert_eq!(volumes.row("c").expect("row").shape, [9, y, 8]);
+    // Half of what is missing stands in front, the odd voxel behind.
+    let front = [(9 - z) / 2, 0, (8 - x) / 2];
+    let inner = padded.voxels();
+    let inner = inner.slice(s![0, front[0]..front[0] + z, front[1]..front[1] + y, front[2]..front[2] + x]);
+    assert!(inner.iter().zip(small.as_slice()).all(|(padded, plain)| padded == plain));
+    let zeros = padded.as_slice().iter().filter(|value| **value == 0.0).count();
+    assert!(zeros >= padded.as_slice().len() - small.as_slice().len(), "{zeros} zeros");
+    let transform = volumes.transform("c").expect("transform");
+    let prepared = volumes.label("c").expect("label").expect("the case has one");
+    assert_eq!(transform.invert_label(&prepared).expect("inverse").as_slice(), source.as_slice());
+    // As scores: the class of each voxel has 1. Classes are 0, 1 and 7.
+    let of = |class: u8| prepared.as_slice().iter().map(move |value| f32::from(u8::from(*value == class)));
+    let scores: Vec<f32> = [0, 1, 7].into_iter().flat_map(of).collect();
+    let scores = Image::from_vec(scores, 3, *transform.target()).expect("one score a class and voxel");
+    let found = transform.invert_scores(&scores).expect("inverse");
+    let classes: Vec<u8> = source.as_slice().iter().map(|value| (*value).min(2)).collect();
+    assert_eq!(found.as_slice(), classes);
 }

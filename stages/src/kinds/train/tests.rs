@@ -123,7 +123,7 @@ fn a_pretrained_network_gives_start_values_and_must_have_seen_the_same_scale() {
     // The first stage kept its best epoch, from which the second one began.
     assert!(same("encoder.1.conv0.weight") && !same("head.weight"));
 
-    cohort.edit_info(|info| info.normalization = Normalization::Zscore);
+    cohort.edit_info(|info| info.preparation.normalization = Normalization::Zscore);
     let inputs = [
         ("volumes", cohort.volumes.as_path()),
         ("split", cohort.split.as_path()),

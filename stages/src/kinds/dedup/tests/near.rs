@@ -173,3 +173,29 @@ fn three_copies_are_one_group() {
     assert_eq!(patients.into_iter().collect::<Vec<_>>(), ["c7-8"]);
     assert_eq!(unique.patients().len(), 10);
 }
+
+#[test]
+fn copies_of_an_image_share_their_label_map_and_time_points_a_file() {
+    let space = TestSpace::new();
+    let root = space.path().join("data");
+    let voxels = |seed: u64| image(SHAPE, |at| blobs(seed, as_f64(at)));
+    let mut label = vec![0; SHAPE.iter().product()];
+    label[100] = 1;
+    write(&root, "a_1", SHAPE, voxels(1), label.clone());
+    write(&root, "a_3", SHAPE, voxels(1).iter().map(|value| 0.5 * value + 100.0).collect(), label.clone());
+    write(&root, "a_5", SHAPE, voxels(2), label);
+    write(&root, "a_7", SHAPE, voxels(4), vec![0; SHAPE.iter().product()]);
+    let mut table = import_folder(&space, &root);
+    let found =
+        |table: &CaseTable, params: Value| pairs(&dedup(&space, table, params).expect("goes through"));
+    let pair = |kind, case: &str, same_as: &str| (kind, case.to_owned(), same_as.to_owned());
+    let near = pair(DuplicateKind::NearImage, "a_3", "a_1");
+    let label = pair(DuplicateKind::ExactLabel, "a_5", "a_1");
+    assert_eq!(found(&table, json!({})), [near.clone(), label.clone()]);
+    // Nobody looked whether the images are alike.
+    let labels = [pair(DuplicateKind::ExactLabel, "a_3", "a_1"), label];
+    assert_eq!(found(&table, json!({ "near": "ignore" })), labels);
+    // One file for two cases is no accident.
+    table.cases[2].label = table.cases[0].label.clone();
+    assert_eq!(found(&table, json!({})), [near]);
+}

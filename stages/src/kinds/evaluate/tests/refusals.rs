@@ -25,11 +25,11 @@ fn volumes_made_for_another_network_are_refused() {
         assert_eq!(text, format!("the model was not made for these volumes: {expected}"));
     }
     check(
-        |info| info.normalization = Normalization::Zscore,
+        |info| info.preparation.normalization = Normalization::Zscore,
         r#"normalisation is "zscore" in the volumes but "none" in the model"#,
     );
     check(
-        |info| info.spacing_mm = Some([1.0; 3]),
+        |info| info.preparation.spacing_mm = Some([1.0; 3]),
         "spacing is 1 × 1 × 1 mm (z×y×x) in the volumes but each volume's own in the model",
     );
     check(
