@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::patient::PatientRule;
+use self::phantom::observers;
 pub use self::phantom::{Phantom, Planted};
 
 pub struct Import;
@@ -205,6 +206,10 @@ impl Stage for Import {
         if phantom.cases == 0 {
             problem("phantom", "has no cases".into(), "use `cases: 40`");
         }
+        if phantom.annotators > observers::MAX_ANNOTATORS {
+            let message = format!("has {} annotators", phantom.annotators);
+            problem("phantom", message, "use `annotators: 3`; at most 26");
+        }
         let sizes = phantom::MIN_SIZE..=phantom::MAX_SIZE;
         if phantom.shape.iter().any(|size| !sizes.contains(size)) {
             let message =
@@ -254,8 +259,12 @@ impl Stage for Import {
             return finish(params, layout, &files, context);
         } else if params.is_phantom() {
             let root = context.output_dir(&DATASET)?;
-            phantom::write(&params.phantom.clone().unwrap_or_default(), root)?;
-            list(root)?
+            let phantom = params.phantom.clone().unwrap_or_default();
+            phantom::write(&phantom, root)?;
+            let files = list(root, phantom.annotators)?;
+            let mut layout = read_layout(params, &files)?;
+            observers::attach(&phantom, &mut layout, &files);
+            return finish(params, layout, &files, context);
         } else {
             dataset_files(params, context.external("data")?)?
         };
@@ -290,11 +299,12 @@ fn is_plain_name(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
 }
 
-/// The files that a stage just wrote below `root`, hashed.
-fn list(root: &Path) -> Result<ExternalFiles, StageError> {
+/// The files of a phantom that was just written below `root`, hashed.
+fn list(root: &Path, annotators: usize) -> Result<ExternalFiles, StageError> {
     let mut paths = vec![Dataset::MANIFEST.to_owned()];
-    for folder in [Dataset::IMAGES, Dataset::LABELS] {
-        let dir = root.join(folder);
+    let own = [Dataset::IMAGES, Dataset::LABELS].map(str::to_owned);
+    for folder in own.into_iter().chain((1..=annotators).map(observers::folder)) {
+        let dir = root.join(&folder);
         for entry in fs::read_dir(&dir).map_err(StageError::io("list", &dir))? {
             let name = entry.map_err(StageError::io("list", &dir))?.file_name();
             paths.push(format!("{folder}/{}", name.to_string_lossy()));

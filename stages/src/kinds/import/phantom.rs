@@ -7,6 +7,8 @@
 //!
 //! Only sums, products, quotients and square roots of `f64` are used, so the voxels are the same on every machine.
 
+pub(super) mod observers;
+
 use crate::artifacts::Dataset;
 use crate::error::StageError;
 use fs_err as fs;
@@ -27,6 +29,9 @@ pub struct Phantom {
     pub shape: [usize; 3],
     /// Another number gives another cohort.
     pub seed: u64,
+    /// How many people draw each sound case besides the label map, `annotator_1` and so on: the borders of each are less exact
+    /// than those of the one before, and those of every fourth case less exact still.
+    pub annotators: usize,
     /// What is wrong with the cohort on purpose, besides its sound cases.
     pub planted: Planted,
 }
@@ -50,7 +55,7 @@ pub struct Planted {
 
 impl Default for Phantom {
     fn default() -> Self {
-        Self { cases: 80, shape: [30, 38, 30], seed: 0, planted: Planted::default() }
+        Self { cases: 80, shape: [30, 38, 30], seed: 0, annotators: 0, planted: Planted::default() }
     }
 }
 
@@ -215,7 +220,9 @@ fn write_case(phantom: &Phantom, index: usize, root: &Path) -> Result<(), StageE
     let doing = || format!("writing phantom `{name}`");
     nifti::write_image(&root.join(Dataset::IMAGES).join(&name), &image)
         .map_err(StageError::inner(doing()))?;
-    nifti::write_label(&root.join(Dataset::LABELS).join(&name), &label).map_err(StageError::inner(doing()))
+    nifti::write_label(&root.join(Dataset::LABELS).join(&name), &label)
+        .map_err(StageError::inner(doing()))?;
+    observers::write(phantom, index, &name, &label, root)
 }
 
 /// Image and label map of case `index`, from 0. Depends on nothing but the seed, the mean shape and the index.

@@ -1,3 +1,4 @@
+mod annotators;
 mod archive;
 mod bids;
 mod real;
