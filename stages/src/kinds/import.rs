@@ -10,19 +10,20 @@ mod manifest;
 mod patient;
 mod phantom;
 mod read;
+mod source;
 mod table;
 mod time;
 
 use self::layout::{Candidate, Layout};
+use self::phantom::observers;
 use self::read::Reading;
+use self::source::{dataset_files, list, read_layout};
 use crate::artifact::{External, Out, Ports, Resources};
 use crate::artifacts::{CaseTable, CheckTable, Dataset, Finding, Severity};
-use crate::context::{ExternalFile, ExternalFiles, StageContext};
+use crate::context::{ExternalFiles, StageContext};
 use crate::error::StageError;
 use crate::kinds::listing::listing;
 use crate::stage::{ParamProblem, Stage};
-use fs_err as fs;
-use pipe_cache::hash_file;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use self::patient::PatientRule;
-use self::phantom::observers;
 pub use self::phantom::{Phantom, Planted};
 
 pub struct Import;
@@ -297,97 +297,6 @@ fn is_inner_path(path: &str) -> bool {
 fn is_plain_name(name: &str) -> bool {
     let mut parts = Path::new(name).components();
     matches!((parts.next(), parts.next()), (Some(std::path::Component::Normal(_)), None))
-}
-
-/// The files of a phantom that was just written below `root`, hashed.
-fn list(root: &Path, annotators: usize) -> Result<ExternalFiles, StageError> {
-    let mut paths = vec![Dataset::MANIFEST.to_owned()];
-    let own = [Dataset::IMAGES, Dataset::LABELS].map(str::to_owned);
-    for folder in own.into_iter().chain((1..=annotators).map(observers::folder)) {
-        let dir = root.join(&folder);
-        for entry in fs::read_dir(&dir).map_err(StageError::io("list", &dir))? {
-            let name = entry.map_err(StageError::io("list", &dir))?.file_name();
-            paths.push(format!("{folder}/{}", name.to_string_lossy()));
-        }
-    }
-    paths.sort();
-    hashed(root, paths)
-}
-
-/// Files below `root` with digest and size.
-fn hashed(root: &Path, paths: Vec<String>) -> Result<ExternalFiles, StageError> {
-    let file = |path: String| {
-        let full = root.join(&path);
-        let digest = hash_file(&full).map_err(StageError::inner("hashing the data set that was made"))?;
-        let size = fs::metadata(&full).map_err(StageError::io("look at", &full))?.len();
-        Ok(ExternalFile { path, digest, size })
-    };
-    let files: Result<Vec<_>, StageError> = paths.into_par_iter().map(file).collect();
-    Ok(ExternalFiles { root: root.to_owned(), files: files? })
-}
-
-/// The files of the data set itself, relative to its own root.
-fn dataset_files(params: &Params, external: &ExternalFiles) -> Result<ExternalFiles, StageError> {
-    if external.files.is_empty() {
-        let below = params
-            .task
-            .as_ref()
-            .map(|task| format!(" or `{task}/{}`", Dataset::MANIFEST))
-            .unwrap_or_default();
-        return Err(StageError::Data(format!(
-            "`{}` holds no data set: there is no `{}`, `{}` or `{}` in it{below}",
-            params.from,
-            Dataset::MANIFEST,
-            Dataset::IMAGES,
-            Dataset::LABELS
-        )));
-    }
-    let inner = |file: &ExternalFile| {
-        let path = file.path.strip_prefix(params.task.as_deref()?)?.strip_prefix('/')?;
-        Some(ExternalFile { path: path.to_owned(), ..file.clone() })
-    };
-    let below: Vec<ExternalFile> = external.files.iter().filter_map(inner).collect();
-    match &params.task {
-        Some(task) if !below.is_empty() => Ok(ExternalFiles { root: external.root.join(task), files: below }),
-        _ => Ok(external.clone()),
-    }
-}
-
-fn read_layout(params: &Params, files: &ExternalFiles) -> Result<Layout, StageError> {
-    if let Some(suffixes) = &params.bids {
-        return bids::read(suffixes, files);
-    }
-    if let Some(table) = &params.table {
-        if !files.files.iter().any(|file| file.path == *table) {
-            return Err(StageError::Data(format!(
-                "`{}` holds no `{table}`, which should list the cases",
-                params.from
-            )));
-        }
-        let path = files.root.join(table);
-        return table::read(table, &fs::read(&path).map_err(StageError::io("read", &path))?, &files.files);
-    }
-    let has_manifest = files.files.iter().any(|file| file.path == Dataset::MANIFEST);
-    let path = files.root.join(Dataset::MANIFEST);
-    let manifest =
-        if has_manifest { Some(fs::read(&path).map_err(StageError::io("read", &path))?) } else { None };
-    let layout = layout::read(manifest.as_deref(), &files.files);
-    let name = &layout.dataset.name;
-    match &params.task {
-        // `Task04_Hippocampus` is the folder, `Hippocampus` the name inside `dataset.json`.
-        Some(task)
-            if files.root == Path::new(&params.from)
-                && !name.is_empty()
-                && task != name
-                && !task.ends_with(&format!("_{name}")) =>
-        {
-            Err(StageError::Data(format!(
-                "`{}` holds the data set `{name}`, not `{task}`, and no folder `{task}`",
-                params.from
-            )))
-        }
-        _ => Ok(layout),
-    }
 }
 
 fn read_all(

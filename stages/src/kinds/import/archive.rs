@@ -1,7 +1,8 @@
 //! A MedMNIST archive becomes a folder of images, one a case, with class and official split. Judges no voxel.
 
+use super::Params;
 use super::layout::{Candidate, Layout};
-use super::{Params, hashed};
+use super::source::hashed;
 use crate::artifacts::{Dataset, DatasetInfo, FileRef};
 use crate::context::ExternalFiles;
 use crate::error::StageError;

@@ -7,6 +7,8 @@ mod time;
 
 use super::*;
 use crate::testing::{TestRun, TestSpace, problems};
+use fs_err as fs;
+use pipe_cache::hash_file;
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
