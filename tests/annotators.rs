@@ -27,7 +27,7 @@ stages:
   train:
     uses: train
     in: { volumes: volumes, split: split }
-    with: { fold: 0, model: { unet3d: { levels: 1, base_features: 4 } }, epochs: 12, augment: none }
+    with: { fold: 0, model: { unet3d: { levels: 2, base_features: 8 } }, epochs: 40, validate_every: 10, augment: none }
   onnx: { uses: export, in: { model: train } }
   consensus: { uses: evaluate, in: { model: onnx, volumes: volumes, split: split }, with: { metrics: [dice] } }
   each:
@@ -102,7 +102,7 @@ fn a_model_is_scored_against_each_annotator_and_against_their_consensus() {
     report.code(0).says("results are in results/drawn/");
 
     // The case that Carl put elsewhere comes first, and only Carl is told apart by STAPLE.
-    let agreement = "results/drawn/agreed[by=staple]/agreement";
+    let agreement = "results/drawn/agreed/by=staple/agreement";
     let ranking = column(&space.read(&format!("{agreement}/ranking.csv")), &["case"], "rank");
     assert_eq!(ranking[0], (vec!["c7".to_owned()], "1".to_owned()));
     let sensitivity =
@@ -115,7 +115,7 @@ fn a_model_is_scored_against_each_annotator_and_against_their_consensus() {
 
     // Where Carl left half out, two of three still hold it.
     for by in ["staple", "majority"] {
-        let pairs = space.read(&format!("results/drawn/agreed[by={by}]/agreement/annotators.csv"));
+        let pairs = space.read(&format!("results/drawn/agreed/by={by}/agreement/annotators.csv"));
         let dice = column(&pairs, &["case", "annotator"], "dice");
         let of = |case: &str, who: &str| -> f64 {
             let found = dice.iter().find(|(key, _)| *key == [case, who]);
@@ -129,9 +129,9 @@ fn a_model_is_scored_against_each_annotator_and_against_their_consensus() {
         json(&space, &format!("{name}/metrics/summary.json"))["mean_foreground_dice"].as_f64().unwrap()
     };
     let (consensus, [anna, ben, carl]) =
-        (dice("consensus"), ["anna", "ben", "carl"].map(|who| dice(&format!("each[who={who}]"))));
-    assert!(consensus > 0.7, "the network learned little: {consensus}");
-    assert!(carl < anna.min(ben) && carl < consensus, "{consensus}, {anna}, {ben}, {carl}");
+        (dice("consensus"), ["anna", "ben", "carl"].map(|who| dice(&format!("each/who={who}"))));
+    assert!(consensus > 0.9, "the network learned little: {consensus}");
+    assert!(anna > ben && ben > carl, "{consensus}, {anna}, {ben}, {carl}");
     let predictions = |name: &str| -> Vec<Vec<u8>> {
         let folder = format!("results/drawn/{name}/predictions");
         let files = space.files(&folder).into_iter().filter(|file| file.ends_with(".nii.gz"));
@@ -139,6 +139,6 @@ fn a_model_is_scored_against_each_annotator_and_against_their_consensus() {
     };
     assert_eq!(predictions("consensus").len(), 4);
     for who in ["anna", "ben", "carl"] {
-        assert_eq!(predictions(&format!("each[who={who}]")), predictions("consensus"));
+        assert_eq!(predictions(&format!("each/who={who}")), predictions("consensus"));
     }
 }

@@ -3,6 +3,8 @@
 //! Values are as stored (0 to 255 or 65535), rows from top to bottom, voxels of 1 mm at the origin: these formats know
 //! no place in space. Red, green and blue are three channels. Transparency and several pages are refused.
 
+mod tags;
+
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -35,6 +37,9 @@ pub enum Fault {
     /// An alpha channel that is not opaque everywhere.
     #[error("pixels are partly transparent, expected opaque ones")]
     Transparent,
+    /// A tag of a TIFF that cannot be true.
+    #[error("a tag declares {declared} bytes, the file has {stored}")]
+    Tag { declared: u64, stored: u64 },
     /// More than one page.
     #[error("the TIFF has more than one page; split it into one file a slice, or store it as NIfTI or NRRD")]
     Pages,
@@ -107,10 +112,13 @@ fn decode<R: Read + Seek + std::io::BufRead>(
     mut input: R,
     max_voxels: usize,
 ) -> Result<(Datatype, Image), Fault> {
-    let mut reader = ImageReader::new(&mut input).with_guessed_format()?;
-    let format =
-        reader.format().filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Tiff));
+    let format = ImageReader::new(&mut input).with_guessed_format()?.format();
+    let format = format.filter(|f| matches!(f, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Tiff));
     let format = format.ok_or(Fault::Format)?;
+    if format == ImageFormat::Tiff {
+        tags::check(&mut input)?;
+    }
+    let mut reader = ImageReader::with_format(&mut input, format);
     // Four samples of 16 bits a pixel, and as much again for what the decoder keeps.
     let mut limits = Limits::default();
     limits.max_alloc = Some(16 * max_voxels as u64 + (1 << 20));

@@ -70,7 +70,8 @@ fn what_is_hard_to_draw_is_disputed_and_the_consensus_is_better_than_the_worst()
 fn a_phantom_has_no_annotators_unless_asked() {
     let told = |phantom: Value| problems::<Import>(json!({ "from": "phantom", "phantom": phantom })).len();
     assert_eq!((told(json!({ "annotators": 26 })), told(json!({ "annotators": 27 }))), (0, 1));
-    let run = TestSpace::new()
+    let space = TestSpace::new();
+    let run = space
         .run::<Import>(json!({ "from": "phantom", "phantom": { "cases": 2, "shape": [18, 20, 18] } }), &[])
         .expect("a phantom is made");
     assert!(run.load(&CASES).cases.iter().all(|case| case.annotations.is_empty()));

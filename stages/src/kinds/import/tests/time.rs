@@ -60,10 +60,9 @@ fn time_points_are_cut_once_and_come_back_from_the_memo() {
 
 #[test]
 fn the_patient_is_that_of_the_whole_file() {
-    let run =
-        folder().import_with(&json!({ "four_d": "time", "patient": "id-pairs" })).expect("goes through");
-    assert!(run.load(&CASES).cases.iter().all(|case| case.patient == "liver_1-2"));
     let mut folder = folder();
+    let run = folder.import_with(&json!({ "four_d": "time", "patient": "id-pairs" })).expect("goes through");
+    assert!(run.load(&CASES).cases.iter().all(|case| case.patient == "liver_1-2"));
     let image = nifti::read_image(&folder.image_path("liver_2")).expect("written before");
     folder.add("series");
     folder.write_image("series", &image);
