@@ -55,11 +55,11 @@ fn space() -> TestSpace {
     let mut table = "id,image,label_anna,label_ben,label_carl\n".to_owned();
     for case in 0..10 {
         let name = |what: &str| format!("c{case}_{what}.nii");
-        let mut file = |what: &str, value: &dyn Fn([usize; 3]) -> u8| {
+        let file = |what: &str, value: &dyn Fn([usize; 3]) -> u8| {
             space.write(&format!("data/{}", name(what)), voxels(value));
         };
         let grain =
-            |[x, y, z]: [usize; 3]| ((x * 7 + y * 13 + z * 29 + case * 31) * 2_654_435 >> 8 & 31) as u8;
+            |[x, y, z]: [usize; 3]| (((x * 7 + y * 13 + z * 29 + case * 31) * 2_654_435) >> 8 & 31) as u8;
         file("image", &|at| grain(at) + if square(case, at) <= 12 { 120 } else { 40 });
         file("anna", &|at| u8::from(square(case, at) <= 12));
         file("ben", &|at| u8::from(square(case, at) <= 14));
