@@ -2,8 +2,12 @@
 //!
 //! Every figure takes how often each case counts, so that a bootstrap draws patients without copying or sorting.
 
+mod compare;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use compare::{DeLong, McNemar};
 
 /// Probabilities that cannot be scored.
 #[derive(Debug, Error, PartialEq)]

@@ -144,7 +144,7 @@ fn exact_p(ranks: &[usize], less: usize) -> f64 {
 
 /// The complementary error function for `x ≥ 0`: the series of erf below 2, above it the continued fraction. Source:
 /// Abramowitz and Stegun, 7.1.6 and 7.1.14.
-fn erfc(x: f64) -> f64 {
+pub(crate) fn erfc(x: f64) -> f64 {
     let scale = (-x * x).exp() / std::f64::consts::PI.sqrt();
     if x < 2.0 {
         let (mut term, mut sum) = (x, x);

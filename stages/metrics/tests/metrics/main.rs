@@ -4,6 +4,7 @@ use serde_json::Value;
 
 mod agreement;
 mod classification;
+mod classifiers;
 mod empty;
 mod golden;
 mod lesions;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the reference values beside this file, from libraries: python3 generate.py
 
-NumPy 2.4.6, SciPy 1.17.1, scikit-learn 1.9.1, surface-distance 0.1 (Python 3.11).
+NumPy 2.4.6, SciPy 1.17.1, scikit-learn 1.9.1, statsmodels 0.15.0, MLstatkit 0.1.91, surface-distance 0.1 (Python 3.11).
 """
 
 import json
@@ -139,6 +139,31 @@ def classification():
     write("classification.json", out)
 
 
+def classifiers():
+    """Two classifiers on the same cases: DeLong by MLstatkit, McNemar by statsmodels."""
+    from MLstatkit import Delong_test
+    from statsmodels.stats.contingency_tables import mcnemar
+    rng = np.random.default_rng(8)
+    out = {}
+    for name, count, skill, digits in (("clear", 120, (0.2, 1.6), 6), ("alike", 150, (1.0, 1.1), 6), ("ties", 90, (0.4, 1.0), 1),
+                                       ("few positives", 60, (0.5, 1.2), 6)):
+        truth = (rng.random(count) < (0.1 if name == "few positives" else 0.45)).astype(int)
+        common = rng.normal(0, 1, count)
+        p = []
+        for gain in skill:
+            logit = 0.7 * common + rng.normal(0, 0.8, count) + gain * (2 * truth - 1)
+            p.append(np.round(1 / (1 + np.exp(-logit)), digits))
+        z, pvalue = Delong_test(truth, p[0], p[1], return_ci=False, return_auc=False)
+        right = [(q > 0.5).astype(int) == truth for q in p]
+        table = [[int((a & b).sum()) for b in (right[1], ~right[1])] for a in (right[0], ~right[0])]
+        out[name] = dict(
+            truth=truth.tolist(), first=p[0].tolist(), second=p[1].tolist(), z=float(z), p=float(pvalue),
+            difference=float(metrics.roc_auc_score(truth, p[1]) - metrics.roc_auc_score(truth, p[0])),
+            only_first=table[0][1], only_second=table[1][0], mcnemar=float(mcnemar(table, exact=True).pvalue),
+        )
+    write("classifiers.json", out)
+
+
 def lesions():
     """Components by SciPy, covered ones counted one by one."""
     rng = np.random.default_rng(4)
@@ -163,5 +188,5 @@ def lesions():
 
 if __name__ == "__main__":
     print(np.__version__, scipy.__version__, sklearn.__version__)
-    for part in (surfels, paired, bootstrap, classification, lesions):
+    for part in (surfels, paired, bootstrap, classification, classifiers, lesions):
         part()
