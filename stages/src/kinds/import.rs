@@ -63,7 +63,7 @@ pub struct Params {
     #[serde(default)]
     pub bids: Option<Bids>,
     /// A MedMNIST archive below `from`, such as `pneumoniamnist.npz`. Each image becomes a case with its class; the column
-    /// `split` says `train`, `val` or `test`.
+    /// `split` says `train`, `val` or `test`. With `from: phantom`, synthetic images of two classes take its place.
     #[serde(default)]
     pub archive: Option<String>,
     /// The names of the classes 0, 1, … of an archive, such as `[normal, pneumonia]`.
@@ -72,8 +72,8 @@ pub struct Params {
     /// Stop the pipeline at anything that would exclude a case, instead of going on without it.
     #[serde(default)]
     pub strict: bool,
-    /// How the name of a case tells the patient. Every case is its own patient unless said otherwise; a phantom has
-    /// pairs.
+    /// How the name of a case tells the patient. Every case is its own patient unless said otherwise; the volumes of a
+    /// phantom are pairs.
     #[serde(default)]
     pub patient: Option<PatientRule>,
     /// What to do with an image that has no label.
@@ -133,7 +133,8 @@ impl Params {
     }
 
     fn patient_rule(&self) -> PatientRule {
-        let default = if self.is_phantom() { PatientRule::IdPairs } else { PatientRule::EachCase };
+        let pairs = self.is_phantom() && self.archive.is_none();
+        let default = if pairs { PatientRule::IdPairs } else { PatientRule::EachCase };
         self.patient.unwrap_or(default)
     }
 }
@@ -166,7 +167,9 @@ impl Stage for Import {
         ];
         let mut listed = listed.into_iter().filter_map(|(name, given)| given.then_some(name));
         if let Some(one) = listed.next() {
-            let other = listed.next().or(params.is_phantom().then_some("from: phantom"));
+            // A synthetic cohort stands in for an archive, but not for what a table or a BIDS folder may hold.
+            let phantom = params.is_phantom() && params.archive.is_none();
+            let other = listed.next().or(phantom.then_some("from: phantom"));
             if let Some(other) = other.or(params.task.is_some().then_some("task")) {
                 let message = format!("both `{one}` and `{other}` say what the cases are");
                 problem(one, message, "leave one of the two out");
@@ -202,20 +205,12 @@ impl Stage for Import {
                 "use a name such as `Task04_Hippocampus`",
             );
         }
+        if params.is_phantom() && params.archive.is_some() && !matches!(params.classes.len(), 0 | 2) {
+            let message = format!("names {} classes, but a synthetic cohort has 2", params.classes.len());
+            problem("classes", message, "name two classes, such as `[normal, pneumonia]`");
+        }
         let phantom = params.phantom.clone().unwrap_or_default();
-        if phantom.cases == 0 {
-            problem("phantom", "has no cases".into(), "use `cases: 40`");
-        }
-        if phantom.annotators > observers::MAX_ANNOTATORS {
-            let message = format!("has {} annotators", phantom.annotators);
-            problem("phantom", message, "use `annotators: 3`; at most 26");
-        }
-        let sizes = phantom::MIN_SIZE..=phantom::MAX_SIZE;
-        if phantom.shape.iter().any(|size| !sizes.contains(size)) {
-            let message =
-                format!("shape {:?} is not within {} to {}", phantom.shape, sizes.start(), sizes.end());
-            problem("phantom", message, "use `shape: [30, 38, 30]` (z, y, x)");
-        }
+        problems.extend(phantom.problems(params.archive.is_some()));
         problems
     }
 
@@ -252,6 +247,10 @@ impl Stage for Import {
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let files = if params.table.is_some() || params.bids.is_some() {
             context.external("data")?.clone()
+        } else if let (Some(_), true) = (&params.archive, params.is_phantom()) {
+            let cohort = params.phantom.clone().unwrap_or_default().cohort(true);
+            let (layout, files) = archive::pretend(&cohort, &params.classes, context.output_dir(&DATASET)?)?;
+            return finish(params, layout, &files, context);
         } else if let Some(name) = &params.archive {
             let archive = archive::find(params, name, context.external("data")?)?;
             let root = context.output_dir(&DATASET)?;
@@ -260,10 +259,10 @@ impl Stage for Import {
         } else if params.is_phantom() {
             let root = context.output_dir(&DATASET)?;
             let phantom = params.phantom.clone().unwrap_or_default();
-            phantom::write(&phantom, root)?;
+            phantom::volumes::write(&phantom.cohort(false), root)?;
             let files = list(root, phantom.annotators)?;
             let mut layout = read_layout(params, &files)?;
-            observers::attach(&phantom, &mut layout, &files);
+            observers::attach(phantom.annotators, &mut layout, &files);
             return finish(params, layout, &files, context);
         } else {
             dataset_files(params, context.external("data")?)?

@@ -1,14 +1,17 @@
-//! A MedMNIST archive becomes a folder of images, one a case, with class and official split. Judges no voxel.
+//! A MedMNIST archive, or a synthetic cohort in place of one, becomes a folder of images, one a case, with class and
+//! official split. Judges no voxel.
 
 use super::Params;
 use super::layout::{Candidate, Layout};
+use super::phantom::{Cohort, chest};
 use super::source::hashed;
 use crate::artifacts::{Dataset, DatasetInfo, FileRef};
 use crate::context::ExternalFiles;
 use crate::error::StageError;
 use fs_err as fs;
-use pipe_imaging::npz::{self, Archive, Split};
+use pipe_imaging::npz::{self, Archive};
 use pipe_imaging::{Geometry, LabelMap, nifti};
+use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
@@ -40,7 +43,7 @@ pub(super) fn unpack(
     let mut open = Archive::open(archive, MAX_VOXELS).map_err(StageError::inner(reading))?;
     let folder = root.join(Dataset::IMAGES);
     fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
-    let mut listed = Vec::new();
+    let mut listed: Vec<Listed> = Vec::new();
     for split in open.splits.clone() {
         if let Some(class) =
             split.labels.iter().find(|&&class| !classes.is_empty() && usize::from(class) >= classes.len())
@@ -53,31 +56,65 @@ pub(super) fn unpack(
         }
         let extension = if split.shape[0] == 1 { "png" } else { "nii.gz" };
         let path = |index: usize| format!("{}/{}_{index:05}.{extension}", Dataset::IMAGES, split.name);
-        open.for_each_image(&split, |index, voxels| write(&root.join(path(index)), &split, voxels))
-            .map_err(|unpacking: Unpacking| unpacking.into_stage_error(reading))?;
-        listed.extend(split.labels.iter().enumerate().map(|(index, &class)| {
-            let name = classes.get(usize::from(class)).cloned();
-            (
-                format!("{}_{index:05}", split.name),
-                path(index),
-                name.unwrap_or_else(|| class.to_string()),
-                split.name,
-            )
+        open.for_each_image(&split, |index, voxels| {
+            write(&root.join(path(index)), split.shape, split.channels, voxels).map_err(Unpacking::Writing)
+        })
+        .map_err(|unpacking: Unpacking| unpacking.into_stage_error(reading))?;
+        listed.extend(split.labels.iter().enumerate().map(|(index, &class)| Listed {
+            id: format!("{}_{index:05}", split.name),
+            path: path(index),
+            class: class_name(classes, usize::from(class)),
+            split: split.name.to_owned(),
         }));
     }
-    let files = hashed(root, listed.iter().map(|(_, path, _, _)| path.clone()).collect())?;
-    let candidates = listed.into_iter().zip(&files.files).map(|((id, path, class, split), file)| Candidate {
-        id,
-        image: Some(FileRef { path, digest: file.digest }),
-        class: Some(class),
-        info: BTreeMap::from([(SPLIT.to_owned(), split.to_owned())]),
+    layout(&archive.file_stem().unwrap_or_default().to_string_lossy(), root, listed)
+}
+
+/// Writes a synthetic cohort as if it had been in an archive.
+pub(super) fn pretend(
+    cohort: &Cohort,
+    classes: &[String],
+    root: &Path,
+) -> Result<(Layout, ExternalFiles), StageError> {
+    let folder = root.join(Dataset::IMAGES);
+    fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
+    let one = |chest: &chest::Chest| {
+        let path = format!("{}/{}.png", Dataset::IMAGES, chest.id);
+        write(&root.join(&path), cohort.shape(), 1, &chest::pixels(cohort, chest))?;
+        let class = class_name(classes, chest.class);
+        Ok(Listed { id: chest.id.clone(), path, class, split: chest.split.to_owned() })
+    };
+    let listed: Result<Vec<Listed>, StageError> = chest::list(cohort).par_iter().map(one).collect();
+    layout("Phantom", root, listed?)
+}
+
+/// An image that was written.
+struct Listed {
+    id: String,
+    path: String,
+    class: String,
+    split: String,
+}
+
+/// The name of a class, or its number.
+fn class_name(classes: &[String], class: usize) -> String {
+    classes.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+fn layout(name: &str, root: &Path, mut listed: Vec<Listed>) -> Result<(Layout, ExternalFiles), StageError> {
+    listed.sort_by(|one, other| one.id.cmp(&other.id));
+    let files = hashed(root, listed.iter().map(|one| one.path.clone()).collect())?;
+    let candidates = listed.into_iter().zip(&files.files).map(|(one, file)| Candidate {
+        id: one.id,
+        image: Some(FileRef { path: one.path, digest: file.digest }),
+        class: Some(one.class),
+        info: BTreeMap::from([(SPLIT.to_owned(), one.split)]),
         ..Candidate::default()
     });
-    let mut candidates: Vec<Candidate> = candidates.collect();
-    candidates.sort_by(|one, other| one.id.cmp(&other.id));
-    let name = archive.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let dataset = DatasetInfo { name, ..DatasetInfo::default() };
-    Ok((Layout { dataset, labels_known: false, candidates, findings: Vec::new() }, files))
+    let dataset = DatasetInfo { name: name.to_owned(), ..DatasetInfo::default() };
+    let layout =
+        Layout { dataset, labels_known: false, candidates: candidates.collect(), findings: Vec::new() };
+    Ok((layout, files))
 }
 
 /// What can go wrong between an archive and a folder.
@@ -101,24 +138,20 @@ impl Unpacking {
     }
 }
 
-fn write(path: &Path, split: &Split, voxels: &[u8]) -> Result<(), Unpacking> {
+/// Channels are fastest; only flat images have several.
+fn write(path: &Path, shape: [usize; 3], channels: usize, voxels: &[u8]) -> Result<(), StageError> {
     let writing = "writing an image of the archive";
-    let [z, y, x] = split.shape;
+    let [z, y, x] = shape;
     if z > 1 {
-        let geometry = Geometry::with_spacing(split.shape, [1.0; 3]);
-        let volume = LabelMap::from_vec(voxels.to_vec(), geometry).map_err(StageError::inner(writing));
-        return volume
-            .and_then(|volume| nifti::write_label(path, &volume).map_err(StageError::inner(writing)))
-            .map_err(Unpacking::Writing);
+        let geometry = Geometry::with_spacing(shape, [1.0; 3]);
+        let volume = LabelMap::from_vec(voxels.to_vec(), geometry).map_err(StageError::inner(writing))?;
+        return nifti::write_label(path, &volume).map_err(StageError::inner(writing));
     }
-    let attempt = || {
-        let file = fs::File::create(path).map_err(StageError::io("create", path))?;
-        let mut encoder = png::Encoder::new(BufWriter::new(file), x as u32, y as u32);
-        encoder.set_color(if split.channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
-        encoder.set_depth(png::BitDepth::Eight);
-        let mut writer = encoder.write_header().map_err(StageError::inner(writing))?;
-        writer.write_image_data(voxels).map_err(StageError::inner(writing))?;
-        writer.finish().map_err(StageError::inner(writing))
-    };
-    attempt().map_err(Unpacking::Writing)
+    let file = fs::File::create(path).map_err(StageError::io("create", path))?;
+    let mut encoder = png::Encoder::new(BufWriter::new(file), x as u32, y as u32);
+    encoder.set_color(if channels == 3 { png::ColorType::Rgb } else { png::ColorType::Grayscale });
+    encoder.set_depth(png::BitDepth::Eight);
+    let mut writer = encoder.write_header().map_err(StageError::inner(writing))?;
+    writer.write_image_data(voxels).map_err(StageError::inner(writing))?;
+    writer.finish().map_err(StageError::inner(writing))
 }

@@ -1,32 +1,33 @@
-//! A synthetic cohort that behaves like the hippocampus task, for trying a pipeline without data.
+//! Synthetic cohorts, for trying a pipeline without data: volumes that behave like the hippocampus task, and images with
+//! classes that behave like chest X-rays with and without pneumonia.
 //!
-//! Every case is a bent, tapered body with an anterior and a posterior part, in a textured background with bodies
-//! of the same brightness, under a bias field and noise. No intensity threshold separates it. Cases `2k-1` and `2k`
-//! are the mirrored sides of one patient. Intensity scales differ between patients by orders of magnitude, as in
-//! the real task.
+//! A volume holds a bent, tapered body with an anterior and a posterior part, in a textured background with bodies of the
+//! same brightness, under a bias field and noise. No intensity threshold separates it. Cases `2k-1` and `2k` are the
+//! mirrored sides of one patient. Intensity scales differ between patients by orders of magnitude, as in the real task.
+//! An image shows two dark lungs, with clouds in them in three cases of four, under an exposure of its own.
 //!
 //! Only sums, products, quotients and square roots of `f64` are used, so the voxels are the same on every machine.
 
+mod body;
+pub(super) mod chest;
+mod draw;
 pub(super) mod observers;
+mod planted;
+pub(super) mod volumes;
 
-use crate::artifacts::Dataset;
-use crate::error::StageError;
-use fs_err as fs;
-use pipe_imaging::{Geometry, Image, LabelMap, nifti};
-use rayon::prelude::*;
+use crate::stage::ParamProblem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use std::path::Path;
 
 /// Size and seed of the synthetic cohort.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Phantom {
-    /// Number of cases; two by two they are one patient.
-    pub cases: usize,
-    /// Mean number of voxels along z, y and x, 1 mm each; patients differ by up to 2 voxels.
-    pub shape: [usize; 3],
+    /// Number of cases: 80 volumes, which are two by two of one patient, or 800 images in place of an archive.
+    pub cases: Option<usize>,
+    /// Mean number of voxels along z, y and x, 1 mm each: [30, 38, 30], where patients differ by up to 2 voxels, or
+    /// [1, 28, 28] for images, which are all alike.
+    pub shape: Option<[usize; 3]>,
     /// Another number gives another cohort.
     pub seed: u64,
     /// How many people draw each sound case besides the label map, `annotator_1` and so on: the borders of each are less exact
@@ -40,7 +41,7 @@ pub struct Phantom {
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Planted {
-    /// Copies of a case under another name, uncompressed.
+    /// Copies of a case under another name: uncompressed, or in the training part and of a case of each part in turn.
     pub duplicates: usize,
     /// Copies that were rescaled, mirrored, given noise or shifted, in turn.
     pub near: usize,
@@ -53,489 +54,86 @@ pub struct Planted {
     pub scans: bool,
 }
 
-impl Default for Phantom {
-    fn default() -> Self {
+/// A cohort with nothing left open.
+#[derive(Debug, Clone)]
+pub(super) struct Cohort {
+    cases: usize,
+    shape: [usize; 3],
+    seed: u64,
+    annotators: usize,
+    planted: Planted,
+}
+
+/// Below this a body has no room for two parts, and a lung none for a cloud.
+const MIN_SIZE: usize = 16;
+/// A cohort is a trial, not a data set.
+const MAX_SIZE: usize = 256;
+const MAX_CASES: usize = 100_000;
+
+impl Cohort {
+    fn volumes() -> Self {
         Self { cases: 80, shape: [30, 38, 30], seed: 0, annotators: 0, planted: Planted::default() }
     }
-}
 
-/// Below this the body has no room for two parts.
-pub(super) const MIN_SIZE: usize = 16;
-/// A cohort is a trial, not a data set.
-pub(super) const MAX_SIZE: usize = 256;
-
-/// Writes the cohort below `root`, in the layout of the Medical Segmentation Decathlon.
-pub(super) fn write(phantom: &Phantom, root: &Path) -> Result<(), StageError> {
-    for folder in [Dataset::IMAGES, Dataset::LABELS] {
-        let path = root.join(folder);
-        fs::create_dir_all(&path).map_err(StageError::io("create", &path))?;
+    fn images() -> Self {
+        Self { cases: 800, shape: [1, 28, 28], ..Self::volumes() }
     }
-    (0..phantom.cases).into_par_iter().try_for_each(|index| write_case(phantom, index, root))?;
-    let mut names: Vec<String> = (0..phantom.cases).map(|index| file_name(phantom, index)).collect();
-    names.extend(plant(phantom, root)?);
-    let training: Vec<_> = names
-        .iter()
-        .map(|name| {
-            json!({ "image": format!("./{}/{name}", Dataset::IMAGES), "label": format!("./{}/{name}", Dataset::LABELS) })
-        })
-        .collect();
-    let manifest = json!({
-        "name": "Phantom",
-        "description": "Synthetic two-part structure in a textured background; cases 2k-1 and 2k are one patient",
-        "reference": "generated by pipe",
-        "licence": "CC0-1.0",
-        "tensorImageSize": "3D",
-        "modality": { "0": "MRI" },
-        "labels": { "0": "background", "1": "Anterior", "2": "Posterior" },
-        "numTraining": names.len(),
-        "numTest": 0,
-        "training": training,
-        "test": [],
-    });
-    let path = root.join(Dataset::MANIFEST);
-    let text =
-        serde_json::to_vec_pretty(&manifest).map_err(StageError::inner("writing the data set's manifest"))?;
-    fs::write(&path, text).map_err(StageError::io("write", &path))
-}
 
-fn file_name(phantom: &Phantom, index: usize) -> String {
-    let width = phantom.cases.to_string().len().max(3);
-    format!("phantom_{:0width$}.nii.gz", index + 1)
-}
-
-/// The number of the first planted case and of every second one after it: each is half of a pair of its own.
-fn planted_index(phantom: &Phantom, number: usize) -> usize {
-    phantom.cases.next_multiple_of(2) + 2 * number
-}
-
-/// Writes the planted cases and returns the names of those that have both files; the others are listed nowhere, as in
-/// real data sets.
-fn plant(phantom: &Phantom, root: &Path) -> Result<Vec<String>, StageError> {
-    let Planted { duplicates, near, labels, defects, .. } = phantom.planted;
-    let kinds = [
-        (duplicates, Plant::Duplicate),
-        (near, Plant::Near),
-        (labels, Plant::Label),
-        (defects, Plant::Defect),
-    ];
-    let mut names = Vec::new();
-    let mut number = 0;
-    for (count, kind) in kinds {
-        for turn in 0..count {
-            let index = planted_index(phantom, number);
-            let source = (7 * number + 1) % phantom.cases;
-            number += 1;
-            let (image, label) = kind.case(phantom, turn, source, index);
-            // A copy of other bytes is a copy still.
-            let end = if kind == Plant::Duplicate { ".nii" } else { ".nii.gz" };
-            let name = file_name(phantom, index).replace(".nii.gz", end);
-            let doing = || format!("writing phantom `{name}`");
-            nifti::write_image(&root.join(Dataset::IMAGES).join(&name), &image)
-                .map_err(StageError::inner(doing()))?;
-            if let Some(label) = label {
-                nifti::write_label(&root.join(Dataset::LABELS).join(&name), &label)
-                    .map_err(StageError::inner(doing()))?;
-                names.push(name);
-            }
-        }
-    }
-    Ok(names)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plant {
-    Duplicate,
-    Near,
-    Label,
-    Defect,
-}
-
-impl Plant {
-    fn case(self, phantom: &Phantom, turn: usize, source: usize, index: usize) -> (Image, Option<LabelMap>) {
-        let (image, label) = case(phantom, source);
-        match self {
-            Self::Duplicate => (image, Some(label)),
-            Self::Near => {
-                let (image, label) = changed(phantom, turn, &image, &label);
-                (image, Some(label))
-            }
-            // Another image on the same grid: of the patient, with all that differs between sides.
-            Self::Label => (drawn(phantom, source / 2, index).0, Some(label)),
-            Self::Defect => {
-                let (mut image, own) = case(phantom, index);
-                match turn % 3 {
-                    0 => (image, None),
-                    1 => {
-                        let [z, y, x] = own.shape().0;
-                        let geometry = Geometry::with_spacing([z, y, x + 1], [1.0; 3]);
-                        let larger = LabelMap::from_vec(vec![1; z * y * (x + 1)], geometry);
-                        (image, Some(larger.expect("one label a voxel")))
-                    }
-                    _ => {
-                        image.as_mut_slice()[0] = f32::NAN;
-                        (image, Some(own))
-                    }
-                }
-            }
-        }
+    /// Axis order z, y, x.
+    pub(super) fn shape(&self) -> [usize; 3] {
+        self.shape
     }
 }
 
-/// A copy that is not equal: rescaled, mirrored, noisy or shifted by a voxel, in turn.
-fn changed(phantom: &Phantom, turn: usize, image: &Image, label: &LabelMap) -> (Image, LabelMap) {
-    let [depth, height, width] = image.shape().0;
-    let geometry = *image.geometry();
-    let mut noise = Draw::new(phantom.seed, "planted noise", turn);
-    let mut values: Vec<f32> = Vec::with_capacity(depth * height * width);
-    let mut labels: Vec<u8> = Vec::with_capacity(depth * height * width);
-    let largest = image.as_slice().iter().copied().fold(0.0, f32::max);
-    for z in 0..depth {
-        for y in 0..height {
-            for x in 0..width {
-                let [from_z, from_y, from_x] = match turn % 4 {
-                    1 => [z, y, width - 1 - x],
-                    3 => [(z + 1).min(depth - 1), y.saturating_sub(1), (x + 1).min(width - 1)],
-                    _ => [z, y, x],
-                };
-                let at = (from_z * height + from_y) * width + from_x;
-                let value = image.as_slice()[at];
-                values.push(match turn % 4 {
-                    0 => 0.4 * value + 0.1 * largest,
-                    2 => value + 0.02 * largest * noise.normal() as f32,
-                    _ => value,
-                });
-                labels.push(label.as_slice()[at]);
-            }
-        }
-    }
-    (
-        Image::from_vec(values, 1, geometry).expect("one value a voxel"),
-        LabelMap::from_vec(labels, geometry).expect("one label a voxel"),
-    )
-}
-
-fn write_case(phantom: &Phantom, index: usize, root: &Path) -> Result<(), StageError> {
-    let (image, label) = case(phantom, index);
-    let name = file_name(phantom, index);
-    let doing = || format!("writing phantom `{name}`");
-    nifti::write_image(&root.join(Dataset::IMAGES).join(&name), &image)
-        .map_err(StageError::inner(doing()))?;
-    nifti::write_label(&root.join(Dataset::LABELS).join(&name), &label)
-        .map_err(StageError::inner(doing()))?;
-    observers::write(phantom, index, &name, &label, root)
-}
-
-/// Image and label map of case `index`, from 0. Depends on nothing but the seed, the mean shape and the index.
-fn case(phantom: &Phantom, index: usize) -> (Image, LabelMap) {
-    drawn(phantom, index / 2, index)
-}
-
-/// The side `index` of a patient.
-fn drawn(phantom: &Phantom, patient: usize, index: usize) -> (Image, LabelMap) {
-    // Drawn apart, so that a cohort with steps has the bodies of the one without.
-    let step = 0.004 + 0.002 * Draw::new(phantom.seed, "step", patient).uniform();
-    let mut patient = Draw::new(phantom.seed, "patient", patient);
-    let mut own = Draw::new(phantom.seed, "case", index);
-    let shape = phantom.shape.map(|size| size - 2 + patient.below(5));
-    let scale = intensity_scale(&mut patient);
-    let body = Body::draw(shape, &mut patient, &mut own);
-    let others = Spheres::draw(shape, &mut own);
-    let texture = Lattice::draw(shape, 6, &mut own);
-    let bias = Lattice::draw(shape, shape[1].max(shape[2]).max(shape[0]), &mut own);
-    let mirrored = index % 2 == 1;
-
-    let [depth, height, width] = shape;
-    let mut values = Vec::with_capacity(depth * height * width);
-    let mut labels = Vec::with_capacity(depth * height * width);
-    for z in 0..depth {
-        for y in 0..height {
-            for column in 0..width {
-                let x = if mirrored { width - 1 - column } else { column };
-                let at = [z as f64, y as f64, x as f64];
-                let (inside, part) = body.at(at);
-                // Distractors never touch the body: its edge stays visible.
-                let other = others.at(at) * (1.0 - body.near(at));
-                let background = 0.64 + 0.18 * texture.at(at);
-                let tissue = background + (1.0 - background) * inside.max(other);
-                let value = tissue * (1.0 + 0.35 * bias.at(at)) + 0.05 * own.normal();
-                let value = value.max(0.0);
-                let stored = if phantom.planted.scans { (value / step).round() * step } else { value };
-                values.push((stored * scale) as f32);
-                labels.push(if inside > 0.5 { part } else { 0 });
-            }
-        }
-    }
-    let geometry = Geometry::with_spacing(shape, [1.0; 3]);
-    (
-        Image::from_vec(values, 1, geometry).expect("one value a voxel"),
-        LabelMap::from_vec(labels, geometry).expect("one label a voxel"),
-    )
-}
-
-/// Mostly in the hundreds; for one patient in eight, hundreds of thousands.
-fn intensity_scale(draw: &mut Draw) -> f64 {
-    let scanner = if draw.below(8) == 0 { 1000.0 } else { 1.0 };
-    scanner * (200.0 + 800.0 * draw.uniform())
-}
-
-/// A tube along a bent line, thick in front, cut into an anterior (1) and a posterior (2) part.
-struct Body {
-    centre: [f64; 3],
-    /// Rows are the body's own axes along, up, aside in z, y, x.
-    axes: [[f64; 3]; 3],
-    half_length: f64,
-    radius: f64,
-    bend: [f64; 2],
-    cut: f64,
-}
-
-impl Body {
-    fn draw(shape: [usize; 3], patient: &mut Draw, own: &mut Draw) -> Self {
-        let size = shape.map(|size| size as f64);
-        let centre = size.map(|size| (size - 1.0) / 2.0 + 0.05 * size * own.signed());
-        let tilt = [0.1 * own.signed(), 0.15 * own.signed()];
-        Self {
-            centre,
-            axes: axes(tilt),
-            half_length: size[1] * (0.32 + 0.03 * patient.signed() + 0.01 * own.signed()),
-            radius: size[0].min(size[2]) * (0.16 + 0.02 * patient.signed() + 0.01 * own.signed()),
-            bend: [size[0] * 0.06 * (1.0 + patient.signed()), size[2] * 0.06 * patient.signed()],
-            cut: 0.05 + 0.05 * patient.signed(),
+impl Phantom {
+    /// With the sizes of volumes, or of `images`, where none are given.
+    pub(super) fn cohort(&self, images: bool) -> Cohort {
+        let usual = if images { Cohort::images() } else { Cohort::volumes() };
+        Cohort {
+            cases: self.cases.unwrap_or(usual.cases),
+            shape: self.shape.unwrap_or(usual.shape),
+            seed: self.seed,
+            annotators: self.annotators,
+            planted: self.planted.clone(),
         }
     }
 
-    /// How far the voxel is inside, from 0 to 1 over one voxel around the edge, and the part that it belongs to.
-    fn at(&self, voxel: [f64; 3]) -> (f64, u8) {
-        let (distance, along) = self.distance(voxel);
-        ((0.5 - distance).clamp(0.0, 1.0), if along > self.cut { 1 } else { 2 })
-    }
-
-    /// 1 inside and up to 1.5 voxels around the body, 0 from 2.5 voxels on.
-    fn near(&self, voxel: [f64; 3]) -> f64 {
-        (2.5 - self.distance(voxel).0).clamp(0.0, 1.0)
-    }
-
-    /// Distance to the surface in voxels, negative inside, exact enough near the surface; and the place along the
-    /// body from -1 (posterior tip) to 1 (anterior tip).
-    fn distance(&self, voxel: [f64; 3]) -> (f64, f64) {
-        let offset = [0, 1, 2].map(|axis| voxel[axis] - self.centre[axis]);
-        let [along, up, aside] =
-            self.axes.map(|axis| axis[0] * offset[0] + axis[1] * offset[1] + axis[2] * offset[2]);
-        let t = along / self.half_length;
-        let up = up - self.bend[0] * (t * t - 0.3);
-        let aside = aside - self.bend[1] * t;
-        // Thick in front: the radius of an ellipsoid, times 1.3 at the anterior and 0.7 at the posterior tip.
-        let taper = 1.0 + 0.3 * t.clamp(-1.0, 1.0);
-        let level = (t * t + (up * up + aside * aside) / (self.radius * self.radius * taper * taper)).sqrt();
-        ((level - 1.0) * self.radius * taper, t)
-    }
-}
-
-/// Axes along y, z and x, turned by two small angles given as tangents of their halves.
-fn axes([pitch, yaw]: [f64; 2]) -> [[f64; 3]; 3] {
-    let turn = |t: f64| ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
-    let ((cp, sp), (cy, sy)) = (turn(pitch), turn(yaw));
-    [[sp, cp * cy, cp * sy], [cp, -sp * cy, -sp * sy], [0.0, -sy, cy]]
-}
-
-/// Bodies as bright as the one that is looked for.
-struct Spheres(Vec<([f64; 3], f64)>);
-
-impl Spheres {
-    fn draw(shape: [usize; 3], own: &mut Draw) -> Self {
-        let smallest = shape[0].min(shape[1]).min(shape[2]) as f64;
-        let sphere = |own: &mut Draw| {
-            let centre = shape.map(|size| own.uniform() * (size - 1) as f64);
-            (centre, smallest * (0.08 + 0.1 * own.uniform()))
+    /// What cannot be made.
+    pub(super) fn problems(&self, images: bool) -> Vec<ParamProblem> {
+        let mut problems = Vec::new();
+        let mut problem = |message: String, help: &str| {
+            problems.push(ParamProblem { parameter: "phantom", message, help: help.into() });
         };
-        Self((0..14).map(|_| sphere(own)).collect())
-    }
-
-    fn at(&self, voxel: [f64; 3]) -> f64 {
-        let inside = |(centre, radius): &([f64; 3], f64)| {
-            let square: f64 =
-                (0..3).map(|axis| (voxel[axis] - centre[axis]) * (voxel[axis] - centre[axis])).sum();
-            (0.5 + radius - square.sqrt()).clamp(0.0, 1.0)
-        };
-        self.0.iter().map(inside).fold(0.0, f64::max)
-    }
-}
-
-/// A smooth field from -1 to 1: random values on a coarse lattice, trilinear between them.
-struct Lattice {
-    values: Vec<f64>,
-    nodes: [usize; 3],
-    step: f64,
-}
-
-impl Lattice {
-    fn draw(shape: [usize; 3], step: usize, own: &mut Draw) -> Self {
-        let nodes = shape.map(|size| size / step + 2);
-        let values = (0..nodes.iter().product()).map(|_| own.signed()).collect();
-        Self { values, nodes, step: step as f64 }
-    }
-
-    fn at(&self, voxel: [f64; 3]) -> f64 {
-        let place = voxel.map(|position| position / self.step);
-        let base = place.map(|position| position as usize);
-        let mut sum = 0.0;
-        for corner in 0..8 {
-            let upper = [corner >> 2 & 1, corner >> 1 & 1, corner & 1];
-            let weight = |axis: usize| {
-                let fraction = place[axis] - base[axis] as f64;
-                if upper[axis] == 1 { fraction } else { 1.0 - fraction }
-            };
-            let node = |axis: usize| base[axis] + upper[axis];
-            let index = (node(0) * self.nodes[1] + node(1)) * self.nodes[2] + node(2);
-            sum += self.values[index] * weight(0) * weight(1) * weight(2);
+        let Cohort { cases, shape, annotators, planted, .. } = self.cohort(images);
+        if cases == 0 {
+            problem("has no cases".into(), "use `cases: 40`");
         }
-        sum
-    }
-}
-
-/// Random numbers: the blake3 stream of a seed and a name.
-struct Draw {
-    stream: blake3::OutputReader,
-    block: [u8; 64],
-    used: usize,
-}
-
-impl Draw {
-    fn new(seed: u64, what: &str, index: usize) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"phantom").update(&seed.to_le_bytes()).update(&(index as u64).to_le_bytes());
-        Self { stream: hasher.update(what.as_bytes()).finalize_xof(), block: [0; 64], used: 64 }
-    }
-
-    fn word(&mut self) -> u32 {
-        if self.used == self.block.len() {
-            self.stream.fill(&mut self.block);
-            self.used = 0;
+        if cases > MAX_CASES {
+            problem(format!("has {cases} cases, more than {MAX_CASES}"), "use `cases: 400`");
         }
-        let bytes = self.block[self.used..self.used + 4].try_into().expect("blocks hold whole words");
-        self.used += 4;
-        u32::from_le_bytes(bytes)
-    }
-
-    /// From 0 to below 1.
-    fn uniform(&mut self) -> f64 {
-        f64::from(self.word()) / 4_294_967_296.0
-    }
-
-    /// From -1 to below 1.
-    fn signed(&mut self) -> f64 {
-        2.0 * self.uniform() - 1.0
-    }
-
-    /// A whole number below `end`.
-    fn below(&mut self, end: usize) -> usize {
-        (self.uniform() * end as f64) as usize
-    }
-
-    /// Nearly normal, mean 0, standard deviation 1: four uniform numbers added, which needs no logarithm.
-    fn normal(&mut self) -> f64 {
-        let sum: f64 = (0..4).map(|_| self.signed()).sum();
-        sum * (3.0_f64 / 4.0).sqrt()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn voxel_digest(phantom: &Phantom, index: usize) -> String {
-        let (image, label) = case(phantom, index);
-        let mut hasher = blake3::Hasher::new();
-        for value in image.as_slice() {
-            hasher.update(&value.to_le_bytes());
+        let sizes = MIN_SIZE..=MAX_SIZE;
+        let axes = if images { &shape[1..] } else { &shape[..] };
+        if axes.iter().any(|size| !sizes.contains(size)) {
+            let message = format!("shape {shape:?} is not within {MIN_SIZE} to {MAX_SIZE}");
+            problem(message, "use `shape: [30, 38, 30]` (z, y, x), or [1, 28, 28] for images");
         }
-        hasher.update(label.as_slice()).finalize().to_hex().to_string()
-    }
-
-    /// Dice of the best single threshold against the whole structure.
-    fn best_threshold_dice(image: &Image, label: &LabelMap) -> f64 {
-        let mut voxels: Vec<(f32, bool)> =
-            image.as_slice().iter().copied().zip(label.as_slice().iter().map(|label| *label != 0)).collect();
-        voxels.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let foreground = voxels.iter().filter(|voxel| voxel.1).count() as f64;
-        let (mut hits, mut best) = (0.0, 0.0_f64);
-        for (index, (_, inside)) in voxels.iter().enumerate() {
-            hits += f64::from(u8::from(*inside));
-            best = best.max(2.0 * hits / (foreground + index as f64 + 1.0));
+        if images && (1..20).contains(&cases) {
+            problem(format!("has {cases} images, too few for three parts"), "use `cases: 20` or more");
         }
-        best
-    }
-
-    #[test]
-    fn every_case_has_two_parts_off_the_border_that_no_threshold_finds() {
-        let phantom = Phantom { cases: 24, ..Phantom::default() };
-        let mut scales = Vec::new();
-        for index in 0..phantom.cases {
-            let (image, label) = case(&phantom, index);
-            let counts = label.histogram();
-            let total = label.as_slice().len() as f64;
-            let share = (counts[1] + counts[2]) as f64 / total;
-            assert!((0.02..0.08).contains(&share), "case {index}: foreground share {share}");
-            assert!(
-                counts[1] > 300 && counts[2] > 300,
-                "case {index}: {} and {} voxels",
-                counts[1],
-                counts[2]
-            );
-            let [depth, height, width] = label.shape().0;
-            for (place, value) in label.voxels().indexed_iter() {
-                let edge = [(place.0, depth), (place.1, height), (place.2, width)];
-                let border = edge.iter().any(|(at, size)| *at == 0 || at + 1 == *size);
-                assert!(!border || *value == 0, "case {index}: label {value} on the border at {place:?}");
-            }
-            let dice = best_threshold_dice(&image, &label);
-            assert!(dice < 0.65, "case {index}: a threshold reaches Dice {dice}");
-            scales.push(image.as_slice().iter().copied().fold(0.0, f32::max));
+        if images && shape[0] != 1 {
+            let message = format!("shape {shape:?} has slices, but the images of an archive are flat");
+            problem(message, "use `shape: [1, 28, 28]` (z, y, x)");
         }
-        scales.sort_by(f32::total_cmp);
-        assert!(scales[phantom.cases - 1] / scales[0] > 100.0, "intensity scales are alike: {scales:?}");
-    }
-
-    #[test]
-    fn voxels_are_the_same_on_every_machine_and_in_every_release() {
-        let digest =
-            voxel_digest(&Phantom { cases: 2, shape: [18, 20, 16], seed: 7, ..Phantom::default() }, 1);
-        assert_eq!(digest, "a6589c7b2078e921651d8dea381774ce6e1aba6b15bd0e771b32953fc26ed1e8");
-    }
-
-    #[test]
-    fn steps_change_no_voxel_by_more_than_a_step() {
-        let plain = Phantom { cases: 2, shape: [18, 20, 16], ..Phantom::default() };
-        let stepped = Phantom { planted: Planted { scans: true, ..Planted::default() }, ..plain.clone() };
-        let steps = [0, 1].map(|index| {
-            let ((before, _), (after, _)) = (case(&plain, index), case(&stepped, index));
-            let largest = before.as_slice().iter().copied().fold(0.0, f32::max);
-            for (a, b) in before.as_slice().iter().zip(after.as_slice()) {
-                assert!((a - b).abs() <= 0.004 * largest, "{a} and {b}");
-            }
-            assert_eq!(pipe_imaging::similarity::step::intensity_step(before.as_slice()), None);
-            pipe_imaging::similarity::step::intensity_step(after.as_slice()).expect("there is a step")
-        });
-        assert!((steps[0] / steps[1] - 1.0).abs() < 1e-6, "the sides of a patient have one step: {steps:?}");
-    }
-
-    #[test]
-    fn a_case_does_not_depend_on_how_many_there_are() {
-        let (few, many) =
-            (Phantom { cases: 4, ..Phantom::default() }, Phantom { cases: 400, ..Phantom::default() });
-        assert_eq!(voxel_digest(&few, 3), voxel_digest(&many, 3));
-    }
-
-    #[test]
-    fn the_two_sides_of_a_patient_are_mirrored_but_not_equal() {
-        let phantom = Phantom::default();
-        let ((_, left), (_, right)) = (case(&phantom, 0), case(&phantom, 1));
-        assert_eq!(left.shape(), right.shape());
-        let mut flipped = right.voxels().to_owned();
-        flipped.invert_axis(ndarray::Axis(2));
-        let both = left.voxels().iter().zip(&flipped).filter(|(a, b)| **a != 0 && **b != 0).count() as f64;
-        let sum = [&left, &right].map(|label| label.as_slice().iter().filter(|v| **v != 0).count() as f64);
-        let dice = 2.0 * both / (sum[0] + sum[1]);
-        assert!((0.5..0.98).contains(&dice), "Dice of one side with the mirrored other: {dice}");
+        if annotators > observers::MAX_ANNOTATORS {
+            let most = observers::MAX_ANNOTATORS;
+            problem(format!("has {annotators} annotators"), &format!("use `annotators: 3`; at most {most}"));
+        }
+        let Planted { near, labels, defects, scans, .. } = planted;
+        if images && (near + labels + defects + annotators > 0 || scans) {
+            let help =
+                "leave `annotators`, `near`, `labels`, `defects` and `scans` out, or `archive` for volumes";
+            problem("has what only volumes have".into(), help);
+        }
+        problems
     }
 }

@@ -1,6 +1,7 @@
 //! What several people would have drawn on a synthetic case: its label map with every border a little off.
 
-use super::{Draw, Lattice, Phantom};
+use super::Cohort;
+use super::draw::{Draw, Lattice};
 use crate::artifacts::FileRef;
 use crate::context::ExternalFiles;
 use crate::error::StageError;
@@ -23,16 +24,16 @@ pub(in super::super) fn folder(number: usize) -> String {
 
 /// Writes what each annotator draws of case `index`.
 pub(super) fn write(
-    phantom: &Phantom,
+    cohort: &Cohort,
     index: usize,
     name: &str,
     label: &LabelMap,
     root: &Path,
 ) -> Result<(), StageError> {
-    for number in 1..=phantom.annotators {
+    for number in 1..=cohort.annotators {
         let dir = root.join(folder(number));
         fs::create_dir_all(&dir).map_err(StageError::io("create", &dir))?;
-        nifti::write_label(&dir.join(name), &drawn(phantom, index, number, label)).map_err(
+        nifti::write_label(&dir.join(name), &drawn(cohort, index, number, label)).map_err(
             StageError::inner(format!("writing what annotator {number} drew of phantom `{name}`")),
         )?;
     }
@@ -40,8 +41,8 @@ pub(super) fn write(
 }
 
 /// The map of an annotator: the value of each voxel is that of one nearby. How near depends on who draws what.
-fn drawn(phantom: &Phantom, index: usize, number: usize, label: &LabelMap) -> LabelMap {
-    let mut own = Draw::new(phantom.seed, &format!("annotator {number}"), index);
+fn drawn(cohort: &Cohort, index: usize, number: usize, label: &LabelMap) -> LabelMap {
+    let mut own = Draw::new(cohort.seed, &format!("annotator {number}"), index);
     let hard = if index % HARD == HARD - 1 { 2.0 } else { 1.0 };
     let reach = hard * 0.7 * number as f64;
     let shape = label.shape().0;
@@ -64,8 +65,8 @@ fn drawn(phantom: &Phantom, index: usize, number: usize, label: &LabelMap) -> La
 }
 
 /// Gives every case the maps that its annotators drew.
-pub(in super::super) fn attach(phantom: &Phantom, layout: &mut Layout, files: &ExternalFiles) {
-    for number in 1..=phantom.annotators {
+pub(in super::super) fn attach(annotators: usize, layout: &mut Layout, files: &ExternalFiles) {
+    for number in 1..=annotators {
         let annotator = folder(number);
         let own = files
             .files

@@ -1,0 +1,159 @@
+//! Images with a class, in place of an archive: a chest whose lungs are clear (class 0) or clouded (class 1).
+
+use super::Cohort;
+use super::draw::{Draw, Lattice};
+
+/// One image of the cohort.
+pub(in super::super) struct Chest {
+    /// Such as `train_00012`: the official part and the place within it.
+    pub(in super::super) id: String,
+    pub(in super::super) split: &'static str,
+    pub(in super::super) class: usize,
+    /// Number of the case that it shows.
+    source: usize,
+}
+
+/// Shares of the parts in twentieths, in the order of the archive.
+const PARTS: [(&str, usize); 3] = [("train", 14), ("val", 2), ("test", 4)];
+/// Of four cases, those with clouds.
+const CLOUDED: usize = 3;
+
+/// All images, part by part; copies are the last of the training part.
+pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
+    let mut parts: Vec<(&'static str, Vec<usize>)> = PARTS.map(|(split, _)| (split, Vec::new())).into();
+    for case in 0..cohort.cases {
+        // Every run of twenty cases has its share of each part, so that a small cohort has all of them.
+        let place = (case * 7) % 20;
+        let part = match place {
+            place if place < PARTS[0].1 => 0,
+            place if place < PARTS[0].1 + PARTS[1].1 => 1,
+            _ => 2,
+        };
+        parts[part].1.push(case);
+    }
+    for copy in 0..cohort.planted.duplicates {
+        let own = &parts[copy % parts.len()].1;
+        let source = own[copy % own.len()];
+        parts[0].1.push(source);
+    }
+    let chest = |split: &'static str, (place, source): (usize, usize)| Chest {
+        id: format!("{split}_{place:05}"),
+        split,
+        class: class(cohort, source),
+        source,
+    };
+    parts
+        .into_iter()
+        .flat_map(|(split, cases)| cases.into_iter().enumerate().map(move |case| chest(split, case)))
+        .collect()
+}
+
+fn class(cohort: &Cohort, case: usize) -> usize {
+    usize::from(Draw::new(cohort.seed, "class", case).below(4) < CLOUDED)
+}
+
+/// The pixels, row by row.
+pub(in super::super) fn pixels(cohort: &Cohort, chest: &Chest) -> Vec<u8> {
+    let [_, height, width] = cohort.shape;
+    let mut own = Draw::new(cohort.seed, "chest", chest.source);
+    let body = Thorax::draw(&mut own);
+    let clouds = if chest.class == 1 { Clouds::draw(&body, &mut own) } else { Clouds(Vec::new()) };
+    let shape = [1, height, width];
+    let texture = Lattice::draw(shape, height.min(width) / 5, &mut own);
+    let bias = Lattice::draw(shape, height.max(width), &mut own);
+    let (exposure, contrast) = (18.0 * own.signed(), 150.0 + 35.0 * own.signed());
+    let mut pixels = Vec::with_capacity(height * width);
+    for y in 0..height {
+        for x in 0..width {
+            let (v, u) = (signed_share(y, height), signed_share(x, width));
+            let at = [0.0, y as f64, x as f64];
+            let value = body.at(v, u, clouds.at(v, u)) + 0.05 * texture.at(at) + 0.08 * bias.at(at);
+            let value = 60.0 + exposure + contrast * (value + 0.02 * own.normal());
+            pixels.push(value.clamp(0.0, 255.0) as u8);
+        }
+    }
+    pixels
+}
+
+/// From -1 at the first to 1 at the last place.
+fn signed_share(place: usize, size: usize) -> f64 {
+    2.0 * place as f64 / (size - 1) as f64 - 1.0
+}
+
+/// 1 within an ellipse, 0 outside, with a soft edge.
+fn ellipse([v, u]: [f64; 2], centre: [f64; 2], half: [f64; 2]) -> f64 {
+    let (dv, du) = ((v - centre[0]) / half[0], (u - centre[1]) / half[1]);
+    let level = (dv * dv + du * du).sqrt();
+    (0.5 + 2.5 * (1.0 - level)).clamp(0.0, 1.0)
+}
+
+/// Down and right are positive, from -1 to 1.
+struct Thorax {
+    shift: [f64; 2],
+    lungs: [([f64; 2], [f64; 2]); 2],
+    /// How much darker a lung is.
+    air: f64,
+    heart: ([f64; 2], [f64; 2]),
+    /// Place of the first rib, and from one to the next.
+    ribs: [f64; 2],
+}
+
+impl Thorax {
+    fn draw(own: &mut Draw) -> Self {
+        let mut lung = |side: f64| {
+            let centre = [-0.1 + 0.06 * own.signed(), side * (0.46 + 0.04 * own.signed())];
+            (centre, [0.62 + 0.08 * own.signed(), 0.3 + 0.05 * own.signed()])
+        };
+        let lungs = [lung(-1.0), lung(1.0)];
+        Self {
+            shift: [0.08 * own.signed(), 0.08 * own.signed()],
+            lungs,
+            air: 0.45 + 0.12 * own.signed(),
+            heart: (
+                [0.35 + 0.05 * own.signed(), 0.12 + 0.06 * own.signed()],
+                [0.32 + 0.06 * own.signed(), 0.28 + 0.06 * own.signed()],
+            ),
+            ribs: [own.uniform(), 0.22 + 0.03 * own.signed()],
+        }
+    }
+
+    /// Brightness from about 0 to 1, where `cloud` fills so much of the air.
+    fn at(&self, v: f64, u: f64, cloud: f64) -> f64 {
+        let (v, u) = (v - self.shift[0], u - self.shift[1]);
+        let trunk = ellipse([v, u], [0.3, 0.0], [1.6, 1.02]);
+        let spine = (1.0 - (u / 0.16) * (u / 0.16)).max(0.0);
+        let heart = ellipse([v, u], self.heart.0, self.heart.1);
+        let air = self.lungs.iter().map(|(centre, half)| ellipse([v, u], *centre, *half)).fold(0.0, f64::max);
+        let air = air * (1.0 - heart) * (1.0 - spine);
+        // Ribs fall off to the sides.
+        let rib = (v + 0.25 * u * u) / self.ribs[1] + self.ribs[0];
+        let rib = 2.0 * (rib - rib.floor() - 0.5).abs();
+        0.15 + trunk * (0.5 + 0.15 * spine + 0.12 * heart) - self.air * air * (1.0 - cloud)
+            + 0.06 * rib * trunk
+    }
+}
+
+/// Places, sizes and densities of what fills the air.
+struct Clouds(Vec<([f64; 2], [f64; 2], f64)>);
+
+impl Clouds {
+    fn draw(body: &Thorax, own: &mut Draw) -> Self {
+        let cloud = |own: &mut Draw| {
+            let (centre, half) = body.lungs[own.below(2)];
+            let place = [centre[0] + 0.6 * half[0] * own.signed(), centre[1] + 0.5 * half[1] * own.signed()];
+            let place = [place[0] + body.shift[0], place[1] + body.shift[1]];
+            (place, [0.2 + 0.12 * own.uniform(), 0.16 + 0.1 * own.uniform()], 0.4 + 0.5 * own.uniform())
+        };
+        let count = 1 + own.below(3);
+        Self((0..count).map(|_| cloud(own)).collect())
+    }
+
+    fn at(&self, v: f64, u: f64) -> f64 {
+        let one =
+            |(centre, half, density): &([f64; 2], [f64; 2], f64)| density * ellipse([v, u], *centre, *half);
+        self.0.iter().map(one).fold(0.0, f64::max)
+    }
+}
+
+#[cfg(test)]
+mod tests;
