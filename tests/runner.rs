@@ -3,6 +3,7 @@
 
 mod annotators;
 mod architecture;
+mod classes;
 mod cli;
 mod collect;
 mod crash;

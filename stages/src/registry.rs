@@ -15,6 +15,7 @@ pub static STAGES: &[&dyn AnyStage] = &[
     stage::<kinds::export::Export>(),
     stage::<kinds::ensemble::Ensemble>(),
     stage::<kinds::evaluate::Evaluate>(),
+    stage::<kinds::classify::Classify>(),
     stage::<kinds::evaluate_classes::EvaluateClasses>(),
     stage::<kinds::report::Report>(),
     stage::<kinds::command::Command>(),

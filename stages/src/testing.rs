@@ -126,6 +126,7 @@ impl TestSpace {
             });
             ((*port).to_owned(), dirs.collect())
         };
+        let unwired = ports.inputs.iter().map(|port| (port.name.to_string(), Vec::new()));
         let run = self.fresh("run");
         let new_dir = |name: &str| {
             let dir = run.join(name);
@@ -136,7 +137,8 @@ impl TestSpace {
         let context = StageContext {
             kind: stage.kind(),
             version: stage.version(),
-            inputs: inputs.iter().map(input).collect(),
+            // As the engine does: a port that nothing is wired to is there and empty.
+            inputs: unwired.chain(inputs.iter().map(input)).collect(),
             outputs: ports
                 .outputs
                 .iter()

@@ -64,6 +64,10 @@ pub struct ClassSummary {
     /// In the order of the table's columns.
     pub classes: Vec<String>,
     pub metrics: Vec<ClassFigure>,
+    /// Against a baseline, one row a figure of all classes; empty without one.
+    pub comparison: Vec<ClassComparison>,
+    /// Single networks on the same cases; `null` without any.
+    pub members: Option<MemberSpread>,
     /// Row: true class. Column: predicted class.
     pub confusion: Vec<Vec<u64>>,
     /// Of the intervals, e.g. 0.95.
@@ -86,6 +90,60 @@ pub struct ClassFigure {
     pub interval: Option<Interval>,
 }
 
+/// A figure of all classes against that of a baseline, on the same cases. The difference is this one minus the baseline.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassComparison {
+    pub metric: String,
+    pub value: Option<f64>,
+    pub baseline: Option<f64>,
+    pub difference: Option<f64>,
+    /// Of the difference, from a bootstrap over patients.
+    pub interval: Option<Interval>,
+    /// Two-sided, from the same.
+    pub p_bootstrap: Option<f64>,
+    /// A test made for this figure; `null` where there is none, and where patients have several cases.
+    pub test: Option<PairedTest>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairedTest {
+    /// `DeLong` or `McNemar`.
+    pub name: String,
+    /// Two-sided; `null` where nothing differs.
+    pub p: Option<f64>,
+}
+
+/// Figures of single networks: members of an ensemble, or the same training from other seeds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberSpread {
+    /// The stages that made their tables.
+    pub names: Vec<String>,
+    /// One a figure of all classes.
+    pub rows: Vec<SpreadRow>,
+}
+
+/// One figure over the members.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpreadRow {
+    pub metric: String,
+    /// In the order of the names.
+    pub values: Vec<Option<f64>>,
+    /// `null` where one of them is undefined.
+    pub mean: Option<f64>,
+    /// Sample standard deviation (divided by n − 1).
+    pub sd: Option<f64>,
+    pub min: Option<f64>,
+    pub max: Option<f64>,
+    /// The figure of the scored table minus the mean.
+    pub difference: Option<f64>,
+    /// Of the difference, from a bootstrap over patients.
+    pub interval: Option<Interval>,
+}
+
 const CASES: &str = "cases.csv";
 const RELIABILITY: &str = "reliability.csv";
 const ROC: &str = "roc.csv";
@@ -95,7 +153,7 @@ const CURVE: [&str; 4] = ["class", "threshold", "x", "y"];
 
 impl Artifact for ClassMetrics {
     const TYPE: &'static str = "class-metrics";
-    const FORMAT: u32 = 1;
+    const FORMAT: u32 = 2;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         Ok(Self {

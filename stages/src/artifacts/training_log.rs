@@ -86,13 +86,13 @@ const DICE_COLUMNS: [&str; 4] = ["epoch", "label", "name", "dice"];
 const LAYER_COLUMNS: [&str; 6] = ["epoch", "layer", "quantity", "mean", "variance", "zeros"];
 
 impl TrainingLog {
-    /// The epoch with the largest mean validation Dice, the first of equals; `None` when nothing was validated.
-    pub fn best(&self) -> Option<&EpochRow> {
-        let validated = self
-            .rows
-            .iter()
-            .filter_map(|row| Some((row, row.validation_dice.filter(|dice| !dice.is_nan())?)));
-        validated.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(row, _)| row)
+    /// The epoch with the largest validation score (mean Dice, or area under the ROC curve for classes of whole images) and
+    /// that score; the first of equals. `None` when nothing was validated.
+    pub fn best(&self) -> Option<(&EpochRow, f64)> {
+        let score =
+            |row: &EpochRow| row.validation_dice.or(row.validation_auc).filter(|score| !score.is_nan());
+        let validated = self.rows.iter().filter_map(|row| Some((row, score(row)?)));
+        validated.reduce(|best, other| if other.1 > best.1 { other } else { best })
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
     fn best(dice: &[Option<f64>], expected: Option<usize>) {
         let rows = dice.iter().enumerate().map(|(index, dice)| row(index + 1, *dice)).collect();
         let log = TrainingLog { rows, ..TrainingLog::default() };
-        assert_eq!(log.best().map(|row| row.epoch), expected);
+        assert_eq!(log.best().map(|(row, _)| row.epoch), expected);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Predicts cases that the networks were not trained on, and scores them in the space of the source images.
 
-mod choice;
+pub(crate) mod choice;
 mod compare;
 pub mod folders;
 mod params;
@@ -31,7 +31,7 @@ pub use pipe_metrics::bootstrap::Bootstrap;
 use pipe_metrics::segmentation::Metric;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -62,8 +62,13 @@ impl Stage for Evaluate {
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let (predictor, volumes) = (context.read(&MODEL)?, context.read(&VOLUMES)?);
-        let jobs = choose(params, &context.read(&SPLIT)?, &predictor, &volumes)?;
-        check_task(&predictor.task, &volumes, &jobs)?;
+        let jobs = choose(params.part, params.fold, &context.read(&SPLIT)?, &predictor, &volumes)?;
+        // Volumes without any reference know no labels, and can be predicted all the same.
+        let labels = match volumes.info.dataset.foreground().next() {
+            Some(_) => &volumes.info.dataset.labels,
+            None => &predictor.task.labels,
+        };
+        check_task(&predictor.task, labels, &volumes, &jobs)?;
         let scoring = params.scoring();
         let targets = scoring.targets(&predictor.task.labels).map_err(StageError::Data)?;
         let runtime = runtime_fact(load_runtime(context)?);
@@ -117,17 +122,14 @@ impl Stage for Evaluate {
     }
 }
 
-/// Fails when the volumes are not what the networks were trained on.
-fn check_task(task: &Task, volumes: &Volumes, jobs: &[Job]) -> Result<(), StageError> {
-    let own = Task {
-        // Volumes without any reference know no labels, and can be predicted all the same.
-        labels: match volumes.info.dataset.foreground().next() {
-            Some(_) => volumes.info.dataset.labels.clone(),
-            None => task.labels.clone(),
-        },
-        channels: task.channels,
-        preparation: volumes.info.preparation,
-    };
+/// Fails when the volumes, with these labels, are not what the networks were trained on.
+pub(crate) fn check_task(
+    task: &Task,
+    labels: &BTreeMap<u8, String>,
+    volumes: &Volumes,
+    jobs: &[Job],
+) -> Result<(), StageError> {
+    let own = Task { labels: labels.clone(), channels: task.channels, preparation: volumes.info.preparation };
     if let Some(difference) = own.difference("the volumes", task, "the model") {
         return Err(StageError::Data(format!("the model was not made for these volumes: {difference}")));
     }

@@ -1,7 +1,7 @@
 //! Measures every case, tells which stand out and what follows for the rest of the pipeline. Changes nothing.
 
 mod advice;
-mod lightbox;
+pub(crate) mod lightbox;
 mod measure;
 mod outliers;
 mod plots;

@@ -1,6 +1,7 @@
 //! Every stage kind, one file each.
 
 pub mod annotators;
+pub mod classify;
 pub mod command;
 pub mod crop;
 pub mod dedup;

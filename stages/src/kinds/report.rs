@@ -1,5 +1,6 @@
 //! Puts scores, data and training curves on one page for people. Computes no score of its own.
 
+mod classes;
 mod comparison;
 mod curves;
 mod data;
@@ -12,8 +13,10 @@ mod scale;
 mod strip;
 mod training;
 
-use crate::artifact::{In, InMany, InOptional, Out, Ports};
-use crate::artifacts::{Inspection, Metrics, Report as Html, TrainingLog};
+use self::classes::Mistake;
+use crate::artifact::{InMany, InOptional, Out, Ports};
+use crate::artifacts::class_metrics::ClassMetrics;
+use crate::artifacts::{Inspection, Metrics, Report as Html, TrainingLog, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
@@ -22,7 +25,12 @@ use serde::{Deserialize, Serialize};
 
 pub struct Report;
 
-pub const METRICS: In<Metrics> = In::new("metrics");
+/// Scores of label maps.
+pub const METRICS: InOptional<Metrics> = InOptional::new("metrics");
+/// Scores of class probabilities. One of the two is needed.
+pub const CLASSES: InOptional<ClassMetrics> = InOptional::new("classes");
+/// The images of `classes`, to show the strongest mistakes.
+pub const VOLUMES: InOptional<Volumes> = InOptional::new("volumes");
 pub const INSPECT: InOptional<Inspection> = InOptional::new("inspect");
 pub const TRAINING: InMany<TrainingLog> = InMany::new("training");
 pub const REPORT: Out<Html> = Out::new("report");
@@ -37,7 +45,8 @@ pub struct Params {
 /// All that the page tells.
 struct Content {
     title: Option<String>,
-    metrics: Metrics,
+    metrics: Option<Metrics>,
+    classes: Option<(ClassMetrics, Vec<Mistake>)>,
     inspection: Option<Inspection>,
     /// The name of each training and its log.
     training: Vec<(String, TrainingLog)>,
@@ -45,7 +54,7 @@ struct Content {
 
 impl Stage for Report {
     const KIND: &'static str = "report";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Writes one self-contained HTML page: scores, what the data are, and how training went.";
     type Params = Params;
@@ -61,13 +70,27 @@ impl Stage for Report {
     }
 
     fn declare(_: &Params, ports: &mut Ports) {
-        ports.reads(&METRICS).reads_optional(&INSPECT).reads_any(&TRAINING).writes(&REPORT);
+        ports.reads_optional(&METRICS).reads_optional(&CLASSES).reads_optional(&VOLUMES);
+        ports.reads_optional(&INSPECT).reads_any(&TRAINING).writes(&REPORT);
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
+        let metrics = context.read_optional(&METRICS)?;
+        let classes = context.read_optional(&CLASSES)?;
+        if metrics.is_none() && classes.is_none() {
+            let text = "there are no scores to report: wire `metrics` to an `evaluate` stage, or `classes` to an \
+                        `evaluate-classes` stage";
+            return Err(StageError::Data(text.into()));
+        }
+        let volumes = context.read_optional(&VOLUMES)?;
+        let with_mistakes = |classes: ClassMetrics| {
+            let mistakes = Mistake::strongest(&classes, volumes.as_ref())?;
+            Ok::<_, StageError>((classes, mistakes))
+        };
         let content = Content {
             title: params.title.clone(),
-            metrics: context.read(&METRICS)?,
+            metrics,
+            classes: classes.map(with_mistakes).transpose()?,
             inspection: context.read_optional(&INSPECT)?,
             training: context.read_many(&TRAINING)?,
         };

@@ -1,6 +1,6 @@
 //! Which cases are predicted, and by which members: never a case by a network that was trained on it.
 
-use super::{EvaluatedPart, Params};
+use super::EvaluatedPart;
 use crate::artifacts::predictor::Predictor;
 use crate::artifacts::{FoldTable, VolumeRow, Volumes};
 use crate::error::StageError;
@@ -8,23 +8,24 @@ use std::collections::BTreeSet;
 
 /// One case and who predicts it.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) row: &'a VolumeRow,
+pub(crate) struct Job<'a> {
+    pub(crate) row: &'a VolumeRow,
     /// The fold in which it is validated; `None` for a test case.
-    pub(super) fold: Option<usize>,
+    pub(crate) fold: Option<usize>,
     /// Positions in the predictor; at least one.
-    pub(super) members: Vec<usize>,
+    pub(crate) members: Vec<usize>,
 }
 
-/// The cases of the chosen part, sorted by id.
-pub(super) fn choose<'a>(
-    params: &Params,
+/// The cases of the chosen part, sorted by id; `fold`: only the validation cases of this one.
+pub(crate) fn choose<'a>(
+    part: EvaluatedPart,
+    fold: Option<usize>,
     split: &FoldTable,
     predictor: &Predictor,
     volumes: &'a Volumes,
 ) -> Result<Vec<Job<'a>>, StageError> {
     let mut jobs = Vec::new();
-    if params.part != EvaluatedPart::Validation {
+    if part != EvaluatedPart::Validation {
         for id in split.test() {
             jobs.push(Job {
                 row: row(volumes, id)?,
@@ -33,8 +34,8 @@ pub(super) fn choose<'a>(
             });
         }
     }
-    if params.part != EvaluatedPart::Test {
-        for fold in folds(params, predictor)? {
+    if part != EvaluatedPart::Test {
+        for fold in folds(fold, predictor)? {
             let members = members_without(fold, predictor);
             for id in split.validation(fold)? {
                 jobs.push(Job { row: row(volumes, id)?, fold: Some(fold), members: members.clone() });
@@ -42,7 +43,7 @@ pub(super) fn choose<'a>(
         }
     }
     if jobs.is_empty() {
-        return Err(StageError::Data(match params.part {
+        return Err(StageError::Data(match part {
             EvaluatedPart::Test => {
                 "the split has no test cases: set `test` of the split above 0, or evaluate with \
                                     `part: validation`"
@@ -60,10 +61,10 @@ fn row<'a>(volumes: &'a Volumes, id: &str) -> Result<&'a VolumeRow, StageError> 
 }
 
 /// The folds to validate: the one asked for, or all that members left out.
-fn folds(params: &Params, predictor: &Predictor) -> Result<BTreeSet<usize>, StageError> {
+fn folds(only: Option<usize>, predictor: &Predictor) -> Result<BTreeSet<usize>, StageError> {
     let left_out: BTreeSet<usize> =
         predictor.members.iter().map(|member| member.card.training.fold).collect();
-    match params.fold {
+    match only {
         None => Ok(left_out),
         Some(fold) if left_out.contains(&fold) => Ok([fold].into()),
         Some(fold) => {

@@ -108,13 +108,7 @@ impl Params {
     /// What is wrong with the values beyond their types.
     pub(super) fn check(&self) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
-        if let Some(fold) = self.fold.filter(|_| self.part != EvaluatedPart::Validation) {
-            problems.push(ParamProblem {
-                parameter: "fold",
-                message: format!("fold {fold} has no meaning with `part: {}`", self.part.name()),
-                help: "remove it, or use `part: validation`".into(),
-            });
-        }
+        problems.extend(self.part.check_fold(self.fold));
         if !(0.0..1.0).contains(&self.overlap) {
             problems.push(ParamProblem {
                 parameter: "overlap",
@@ -139,7 +133,17 @@ pub enum EvaluatedPart {
 }
 
 impl EvaluatedPart {
-    pub(super) fn name(self) -> &'static str {
+    /// What is wrong with a fold beside the part.
+    pub(crate) fn check_fold(self, fold: Option<usize>) -> Option<ParamProblem> {
+        let fold = fold.filter(|_| self != Self::Validation)?;
+        Some(ParamProblem {
+            parameter: "fold",
+            message: format!("fold {fold} has no meaning with `part: {}`", self.name()),
+            help: "remove it, or use `part: validation`".into(),
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Test => "test",
             Self::Validation => "validation",

@@ -4,16 +4,24 @@ use crate::artifacts::class_metrics::ClassifiedCase;
 use crate::error::StageError;
 use fs_err as fs;
 use pipe_metrics::classification::{ClassificationError, Probabilities};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-pub(super) struct Table {
+pub(crate) struct Table {
     /// In the order of the columns.
     pub(super) classes: Vec<String>,
     pub(super) cases: Vec<ClassifiedCase>,
     pub(super) probabilities: Probabilities,
+    /// `[case, class]`.
+    values: Vec<f64>,
+    /// Of each case.
+    truth: Vec<usize>,
 }
 
+/// The table's usual name.
+pub(crate) const FILE: &str = "probabilities.csv";
+/// All columns that are no class.
+pub(crate) const COLUMNS: [&str; 3] = [CASE, PATIENT, TRUTH];
 const CASE: &str = "case";
 const TRUTH: &str = "truth";
 const PATIENT: &str = "patient";
@@ -81,7 +89,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Table, String> {
         return Err("has no cases".into());
     }
     let name = |case: usize| &cases[case].case;
-    let probabilities = Probabilities::new(classes.len(), values, truth).map_err(|error| match error {
+    let probabilities = Probabilities::new(classes.len(), values.clone(), truth.clone()).map_err(|error| match error {
         ClassificationError::Probability { case, class, found } => {
             format!("gives case `{}` the probability {found} for `{}`: it must be from 0 to 1", name(case), classes[class])
         }
@@ -93,5 +101,38 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Table, String> {
         }
         error => error.to_string(),
     })?;
-    Ok(Table { classes, cases, probabilities })
+    Ok(Table { classes, cases, probabilities, values, truth })
+}
+
+impl Table {
+    /// The probabilities of another table on the cases of this one, in their order and that of their classes. The error
+    /// says where the two are not about the same, and completes a sentence that names the other table.
+    pub(super) fn aligned(&self, other: &Self) -> Result<Probabilities, String> {
+        let position = |class: &String| other.classes.iter().position(|known| known == class);
+        let columns: Option<Vec<usize>> = self.classes.iter().map(position).collect();
+        let columns = columns.filter(|columns| columns.len() == other.classes.len()).ok_or_else(|| {
+            format!("has the classes {}, not {}", other.classes.join(", "), self.classes.join(", "))
+        })?;
+        let rows: BTreeMap<&str, usize> =
+            other.cases.iter().enumerate().map(|(row, case)| (case.case.as_str(), row)).collect();
+        let mut values = Vec::with_capacity(self.values.len());
+        for case in &self.cases {
+            let id = &case.case;
+            let row = *rows.get(id.as_str()).ok_or_else(|| format!("lacks case `{id}`"))?;
+            let theirs = &other.cases[row];
+            for (what, own, found) in
+                [("of class", &case.truth, &theirs.truth), ("of patient", &case.patient, &theirs.patient)]
+            {
+                if own != found {
+                    return Err(format!("says that case `{id}` is {what} `{found}`, not `{own}`"));
+                }
+            }
+            values.extend(columns.iter().map(|column| other.values[row * columns.len() + column]));
+        }
+        let own: BTreeSet<&str> = self.cases.iter().map(|case| case.case.as_str()).collect();
+        if let Some(more) = rows.keys().find(|case| !own.contains(*case)) {
+            return Err(format!("has a further case, `{more}`"));
+        }
+        Probabilities::new(columns.len(), values, self.truth.clone()).map_err(|error| error.to_string())
+    }
 }

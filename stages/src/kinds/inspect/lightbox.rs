@@ -7,7 +7,7 @@ use pipe_imaging::{Image, LabelMap};
 use std::fmt::Write as _;
 
 /// Side of the square that a case gets, in pixels.
-const TILE: usize = 128;
+pub(crate) const TILE: usize = 128;
 const COLUMNS: usize = 6;
 const LEGEND: usize = 22;
 /// Contour colours of the label values, in turn.
@@ -24,7 +24,7 @@ pub(super) struct Caption<'a> {
 
 /// Draws the axial slice with the most foreground (the middle one without): anterior up, the patient's right on
 /// the left, lengths in proportion to millimetres, `window` from black to white. RGB, row by row.
-pub(super) fn tile(image: &Image, label: Option<&LabelMap>, window: [f64; 2]) -> Vec<u8> {
+pub(crate) fn tile(image: &Image, label: Option<&LabelMap>, window: [f64; 2]) -> Vec<u8> {
     let upright = image.geometry().orientation().to_ras();
     let image = upright.apply(image);
     let label = label.map(|label| upright.apply(label));
@@ -136,7 +136,8 @@ fn mosaic(tiles: &[Vec<u8>], rows: usize) -> Vec<u8> {
     pixels
 }
 
-fn png(pixels: &[u8], width: usize, height: usize) -> Result<Vec<u8>, StageError> {
+/// A PNG file of RGB pixels.
+pub(crate) fn png(pixels: &[u8], width: usize, height: usize) -> Result<Vec<u8>, StageError> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
     encoder.set_color(png::ColorType::Rgb);

@@ -1,4 +1,4 @@
-//! Curves of one training: validation Dice above, loss below, on the same axis of epochs.
+//! Curves of one training: validation Dice or AUC above, loss below, on the same axis of epochs.
 
 use super::figures::short;
 use super::markup::{Element, element};
@@ -13,6 +13,8 @@ pub(super) struct Axes {
     epochs: Range,
     /// `None` where nothing was validated.
     dice: Option<Range>,
+    /// The same of classes of whole images.
+    auc: Option<Range>,
     /// `None` where no loss is a number.
     loss: Option<Range>,
 }
@@ -47,11 +49,18 @@ impl Axes {
         let dice = dice.chain(rows.clone().filter_map(|row| row.validation_dice));
         let loss = rows.clone().flat_map(|row| [Some(row.loss), row.validation_loss]).flatten();
         let shown = dice.clone().any(f64::is_finite);
+        let auc = rows.clone().filter_map(|row| row.validation_auc);
+        let ranked = auc.clone().any(f64::is_finite);
         Self {
             epochs: Range::of_counts(rows.map(|row| row.epoch).max().unwrap_or(1), 5),
             dice: Range::of_shares(dice, 5).filter(|_| shown),
+            auc: Range::of_shares(auc, 5).filter(|_| ranked),
             loss: Range::around(loss, 3),
         }
+    }
+
+    pub(super) fn have_auc(&self) -> bool {
+        self.auc.is_some()
     }
 
     pub(super) fn have_dice(&self) -> bool {
@@ -66,6 +75,7 @@ pub(super) fn draw(name: &str, log: &TrainingLog, axes: &Axes) -> Element {
     let mut parts = Vec::new();
     let pictures = [
         (axes.dice, DICE_HEIGHT, "validation Dice", dice_curves(log)),
+        (axes.auc, DICE_HEIGHT, "validation AUC", auc_curves(log)),
         (axes.loss, LOSS_HEIGHT, "loss", loss_curves(log)),
     ];
     for (range, height, title, curves) in pictures {
@@ -83,7 +93,7 @@ pub(super) fn draw(name: &str, log: &TrainingLog, axes: &Axes) -> Element {
 }
 
 fn best(log: &TrainingLog) -> Option<(usize, f64)> {
-    log.best().and_then(|row| Some((row.epoch, row.validation_dice?)))
+    log.best().map(|(row, score)| (row.epoch, score))
 }
 
 fn dice_curves<'a>(log: &'a TrainingLog) -> Vec<Curve<'a>> {
@@ -107,6 +117,11 @@ fn dice_curves<'a>(log: &'a TrainingLog) -> Vec<Curve<'a>> {
         curves.push(Curve { name: "mean", class: "curve mean", points: mean });
     }
     curves
+}
+
+fn auc_curves(log: &TrainingLog) -> Vec<Curve<'_>> {
+    let points = log.rows.iter().filter_map(|row| Some((row.epoch, row.validation_auc?))).collect();
+    vec![Curve { name: "", class: "curve c1", points }]
 }
 
 fn loss_curves(log: &TrainingLog) -> Vec<Curve<'_>> {

@@ -30,13 +30,22 @@ fn facts(inspection: &Inspection) -> Element {
     if !summary.dataset.is_empty() {
         list = list.children(fact("Data set", element("dd").child(name(&summary.dataset))));
     }
-    let labelled = if labelled == summary.cases { "all".into() } else { labelled.to_string() };
-    let cases = format!(
-        "{} of {}, {labelled} with a label map",
+    let mut cases = format!(
+        "{} of {}",
         count(summary.cases, "case", "cases"),
         count(summary.patients, "patient", "patients")
     );
+    // Images with classes need no label maps.
+    if labelled > 0 || summary.classes.is_empty() {
+        let labelled = if labelled == summary.cases { "all".into() } else { labelled.to_string() };
+        cases += &format!(", {labelled} with a label map");
+    }
     list = list.children(fact("Cases", plain(cases)));
+    if !summary.classes.is_empty() {
+        let class = |(class, cases): (&String, &usize)| format!("{class} {cases}");
+        let classes: Vec<String> = summary.classes.iter().map(class).collect();
+        list = list.children(fact("Classes", element("dd").child(name(&classes.join(", ")))));
+    }
     if inspection.cases.is_empty() {
         return list;
     }

@@ -1,21 +1,29 @@
 //! The section on how the figures came about: definitions, networks and the library that ran them.
 
+use super::Content;
 use super::figures::{count, metric_name, percent};
 use super::markup::{Element, element, name, number, table};
-use crate::artifacts::MetricsSummary;
 use crate::artifacts::metrics::PredictionFacts;
+use std::collections::BTreeMap;
 
-pub(super) fn section(summary: &MetricsSummary) -> Element {
-    let section = element("section").with("id", "method").child(element("h2").text("Method"));
-    let section = section.child(element("h3").text("Definitions")).child(definitions(summary));
+pub(super) fn section(content: &Content) -> Element {
+    let mut section = element("section").with("id", "method").child(element("h2").text("Method"));
+    section = section.child(element("h3").text("Definitions"));
+    if let Some((classes, _)) = &content.classes {
+        let summary = &classes.summary;
+        let is_figure = |key: &str| summary.metrics.iter().any(|figure| figure.metric == key);
+        section = section.child(definitions(&summary.definitions, is_figure));
+    }
+    let Some(metrics) = &content.metrics else { return section };
+    let summary = &metrics.summary;
+    let is_metric = |key: &str| summary.metrics.iter().any(|metric| metric.metric == key);
+    section = section.child(definitions(&summary.definitions, is_metric));
     section.children(summary.prediction.iter().flat_map(prediction))
 }
 
 /// The metrics first, then what holds for all of them.
-fn definitions(summary: &MetricsSummary) -> Element {
-    let is_metric = |key: &str| summary.metrics.iter().any(|metric| metric.metric == key);
-    let (metrics, general): (Vec<_>, Vec<_>) =
-        summary.definitions.iter().partition(|(key, _)| is_metric(key));
+fn definitions(texts: &BTreeMap<String, String>, is_metric: impl Fn(&str) -> bool) -> Element {
+    let (metrics, general): (Vec<_>, Vec<_>) = texts.iter().partition(|(key, _)| is_metric(key));
     let entries = metrics.into_iter().chain(general);
     element("dl").children(entries.flat_map(|(key, text)| {
         let title = match key.as_str() {

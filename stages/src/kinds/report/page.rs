@@ -2,9 +2,9 @@
 
 use super::figures::count;
 use super::markup::{Element, element, name};
-use super::{Content, data, method, results, training};
+use super::{Content, classes, data, method, results, training};
 use crate::artifact::Artifact;
-use crate::artifacts::Report;
+use crate::artifacts::{Metrics, Report};
 
 const STYLE: &str = include_str!("style.css");
 /// Even if something slipped through, nothing is run and nothing is loaded.
@@ -13,15 +13,21 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src dat
 /// The whole page. The same content gives the same bytes: when it was made is told by the record of the run.
 pub(super) fn html(content: &Content) -> String {
     let title = title(content);
-    let sections: Vec<(&str, &str, Element)> = [
-        Some(("#results", "Results", results::section(&content.metrics, content.inspection.as_ref()))),
-        content.inspection.as_ref().map(|inspection| ("#data", "Data", data::section(inspection))),
-        training::section(&content.training).map(|section| ("#training", "Training", section)),
-        Some(("#method", "Method", method::section(&content.metrics.summary))),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let sections: Vec<(&str, &str, Element)> =
+        [
+            content.classes.as_ref().map(|(metrics, mistakes)| {
+                ("#classes", "Classification", classes::section(metrics, mistakes))
+            }),
+            content.metrics.as_ref().map(|metrics| {
+                ("#results", "Results", results::section(metrics, content.inspection.as_ref()))
+            }),
+            content.inspection.as_ref().map(|inspection| ("#data", "Data", data::section(inspection))),
+            training::section(&content.training).map(|section| ("#training", "Training", section)),
+            Some(("#method", "Method", method::section(content))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
     let links = sections.iter().map(|(target, name, _)| element("a").with("href", target).text(*name));
     let header = element("header")
         .child(element("h1").child(name(title)))
@@ -57,12 +63,25 @@ fn title(content: &Content) -> &str {
         .title
         .as_deref()
         .or(dataset.filter(|name| !name.trim().is_empty()))
-        .unwrap_or("Segmentation report")
+        .unwrap_or(if content.metrics.is_some() { "Segmentation report" } else { "Classification report" })
 }
 
-/// What was done, in one sentence.
+/// What was done, in a sentence for each kind of scores.
 fn lead(content: &Content) -> String {
-    let summary = &content.metrics.summary;
+    let classes = content.classes.as_ref().map(|(metrics, _)| {
+        let summary = &metrics.summary;
+        let cases = count(summary.cases, "case", "cases");
+        format!(
+            "Classification of {cases} into {}, scored against the true classes.",
+            summary.classes.join(", ")
+        )
+    });
+    let labels = content.metrics.as_ref().map(segmentation);
+    classes.into_iter().chain(labels).collect::<Vec<_>>().join(" ")
+}
+
+fn segmentation(metrics: &Metrics) -> String {
+    let summary = &metrics.summary;
     let networks = match summary.prediction.as_ref().map(|prediction| prediction.members.len()) {
         None => "unnamed networks".into(),
         Some(1) => "one network".into(),
@@ -76,8 +95,8 @@ fn lead(content: &Content) -> String {
 
 fn footer() -> Element {
     let text = format!(
-        "Report format {}. This page needs no other file and no network. Every value is in metrics.csv; when, where and \
-         from what it was made is in the record of the run.",
+        "Report format {}. This page needs no other file and no network. Every value is in the tables that were \
+         reported; when, where and from what it was made is in the record of the run.",
         Report::FORMAT
     );
     element("footer").child(element("p").text(text))

@@ -1,3 +1,4 @@
+mod classes;
 mod statistics;
 
 use super::*;

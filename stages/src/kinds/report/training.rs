@@ -29,6 +29,10 @@ fn introduction(trainings: &[(String, TrainingLog)], axes: &Axes) -> String {
         text += " Validation Dice is the mean over the validation cases, of each label and of all labels; the dotted \
                  line marks the epoch where that of all is highest.";
     }
+    if axes.have_auc() {
+        text += " Validation AUC is the area under the ROC curve over the validation cases; the dotted line marks the epoch \
+                 where it is highest.";
+    }
     let labels = |log: &TrainingLog| log.dice.iter().map(|row| row.label).collect::<BTreeSet<_>>().len();
     if trainings.iter().any(|(_, log)| labels(log) > NAMED_LABELS) {
         text += " Thin lines are single labels.";
@@ -38,9 +42,11 @@ fn introduction(trainings: &[(String, TrainingLog)], axes: &Axes) -> String {
 
 fn caption(training: &str, log: &TrainingLog) -> Element {
     let epochs = count(log.rows.len(), "epoch", "epochs");
-    let best = log.best().and_then(|row| Some((row.epoch, row.validation_dice?)));
-    let outcome = match best {
-        Some((epoch, dice)) => format!("{epochs}; highest mean Dice {} after epoch {epoch}", fixed(dice, 3)),
+    let outcome = match log.best() {
+        Some((row, score)) => {
+            let what = if row.validation_dice.is_some() { "mean Dice" } else { "AUC" };
+            format!("{epochs}; highest {what} {} after epoch {}", fixed(score, 3), row.epoch)
+        }
         None => format!("{epochs}, not validated"),
     };
     let broken = log.rows.iter().filter(|row| !row.loss.is_finite()).count();
