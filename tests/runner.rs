@@ -17,6 +17,7 @@ mod limits;
 mod lock;
 mod output;
 mod overrides;
+mod predict;
 mod python;
 mod running;
 mod safety;

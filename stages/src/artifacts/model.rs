@@ -1,10 +1,10 @@
 //! A trained network: weights, and a card that says how to use them.
 
 use crate::artifact::Artifact;
+use crate::artifacts::preparation::Preparation;
 use crate::artifacts::table_file::{read_json, write_json};
 use crate::error::StageError;
 use fs_err as fs;
-use pipe_imaging::normalize::Normalization;
 use pipe_nn::{Architecture, Io};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,10 +31,8 @@ pub struct ModelCard {
     pub io: Io,
     /// Size of the input in training, z, y, x in voxels; z is 1 for a 2D network.
     pub patch: [usize; 3],
-    /// Spacing of the training volumes, z, y, x; `null` where they kept their own.
-    pub spacing_mm: Option<[f64; 3]>,
-    /// How intensities were brought to scale.
-    pub normalization: Normalization,
+    /// How the training volumes were made.
+    pub preparation: Preparation,
     /// Label value → name, background (0) included. The network's classes are these, in order.
     pub labels: BTreeMap<u8, String>,
     pub training: TrainingFacts,
@@ -60,7 +58,7 @@ pub struct TrainingFacts {
 
 impl Artifact for Model {
     const TYPE: &'static str = "model";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let weights = dir.join(WEIGHTS);

@@ -1,10 +1,10 @@
 //! Turns a trained network into an ONNX file, and proves on the spot that the file computes the same.
 
-mod agreement;
+pub(in crate::kinds) mod agreement;
 mod graph;
 
 use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
+use crate::artifacts::predictor::{Combine, Member, MemberCard, Predictor, Task};
 use crate::artifacts::{Model, ModelCard};
 use crate::context::StageContext;
 use crate::error::StageError;
@@ -69,8 +69,7 @@ impl Stage for Export {
         let task = Task {
             labels: card.labels.clone(),
             channels: network.in_channels,
-            spacing_mm: card.spacing_mm,
-            normalization: card.normalization,
+            preparation: card.preparation,
         };
         let onnx = graph::network_to_onnx(&network, &parameters, &metadata(&task, &card))?;
         let model = pipe_nn::Model::from_parameters(CpuBackend::default(), network, &parameters)
@@ -97,10 +96,14 @@ impl Stage for Export {
             dims: card.architecture.dims(),
             architecture: describe(&card.architecture, model.network()),
             patch: card.patch,
-            training: card.training,
+            fold: Some(card.training.fold),
+            training: Some(card.training),
             digest: Digest::of_bytes(&onnx),
         };
-        context.write(&PREDICTOR, &Predictor { task, members: vec![Member { card, path }] })
+        context.write(
+            &PREDICTOR,
+            &Predictor { task, combine: Combine::default(), members: vec![Member { card, path }] },
+        )
     }
 }
 
@@ -127,8 +130,11 @@ fn metadata(task: &Task, card: &ModelCard) -> BTreeMap<&'static str, String> {
     [
         ("labels", json(serde_json::json!(task.labels))),
         ("patch", json(serde_json::json!(card.patch))),
-        ("spacing_mm", json(serde_json::json!(task.spacing_mm))),
-        ("normalization", json(serde_json::json!(task.normalization))),
+        ("spacing_mm", json(serde_json::json!(task.preparation.spacing_mm))),
+        ("normalization", json(serde_json::json!(task.preparation.normalization))),
+        ("region", json(serde_json::json!(task.preparation.region))),
+        ("margin_mm", json(serde_json::json!(task.preparation.margin_mm))),
+        ("interpolation", json(serde_json::json!(task.preparation.interpolation))),
         ("layout", layout.to_owned()),
     ]
     .into()

@@ -2,7 +2,7 @@
 
 use crate::artifact::{Artifact, Out};
 use crate::artifacts::table_file::seven_digits;
-use crate::artifacts::{Case, CaseTable, Region, VolumeRow, Volumes, VolumesInfo};
+use crate::artifacts::{Case, CaseTable, Preparation, Region, VolumeRow, Volumes, VolumesInfo};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::listing::listing;
@@ -64,8 +64,8 @@ pub enum PrepareError {
     Normalize(#[from] NormalizeError),
 }
 
-/// Prepares an image, with or without label, in the way that `info` records.
-pub fn prepare_image(source: &Image, info: &VolumesInfo) -> Result<PreparedImage, PrepareError> {
+/// Prepares an image, with or without label.
+pub fn prepare_image(source: &Image, info: &Preparation) -> Result<PreparedImage, PrepareError> {
     let mut transform = Transform::new(source.geometry()).interpolated(info.interpolation).canonical();
     let mut blank = false;
     if info.region == Region::Nonzero {
@@ -136,7 +136,7 @@ impl Made {
         let source = open::image(case, context)?;
         let doing = || format!("preparing case `{}`", case.id);
         let PreparedImage { image, transform, blank } =
-            prepare_image(&source, info).map_err(StageError::inner(doing()))?;
+            prepare_image(&source, &info.into()).map_err(StageError::inner(doing()))?;
         let label = match open::label(case, context)? {
             Some(label) => {
                 let label = on_grid_of(source.geometry(), label, case)?;

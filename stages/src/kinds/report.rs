@@ -3,6 +3,7 @@
 mod comparison;
 mod curves;
 mod data;
+mod ensemble;
 mod figures;
 mod markup;
 mod method;

@@ -1,7 +1,9 @@
 //! Trains a network on the training cases of one fold and validates it on the others.
 
 use crate::artifact::{In, InOptional, Out, Ports, Resources};
-use crate::artifacts::{CaseTable, FoldTable, Model, ModelCard, TrainingFacts, TrainingLog, Volumes};
+use crate::artifacts::{
+    CaseTable, FoldTable, Model, ModelCard, Preparation, TrainingFacts, TrainingLog, Volumes,
+};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
@@ -95,8 +97,7 @@ impl Stage for Train {
             architecture: params.model.clone(),
             io,
             patch: trained.patch,
-            spacing_mm: volumes.info.spacing_mm,
-            normalization: volumes.info.normalization,
+            preparation: Preparation::from(&volumes.info),
             labels: targets.names().clone(),
             training: training_facts,
         };
@@ -108,15 +109,15 @@ impl Stage for Train {
 fn start_values(context: &StageContext, volumes: &Volumes) -> Result<Option<Parameters>, StageError> {
     let Some(Model { card, weights }) = context.read_optional(&PRETRAINED)? else { return Ok(None) };
     let text = |value| serde_json::to_string(&value).unwrap_or_default();
-    let (theirs, ours) = (text(card.normalization), text(volumes.info.normalization));
+    let (theirs, ours) = (text(card.preparation.normalization), text(volumes.info.normalization));
     if theirs != ours {
         return Err(StageError::Data(format!(
             "the pretrained network saw images normalised by {theirs} but these volumes are normalised by {ours}: give \
              the stage that made them the `normalize` of the other one"
         )));
     }
-    if card.spacing_mm != volumes.info.spacing_mm {
-        let (theirs, ours) = (card.spacing_mm, volumes.info.spacing_mm);
+    if card.preparation.spacing_mm != volumes.info.spacing_mm {
+        let (theirs, ours) = (card.preparation.spacing_mm, volumes.info.spacing_mm);
         context.warn(format!("the pretrained network saw voxels of {theirs:?} mm, these are of {ours:?}"));
     }
     Parameters::from_safetensors(&weights).map(Some).map_err(StageError::inner("reading pretrained weights"))

@@ -27,9 +27,9 @@ impl PlaneResampler {
         let z = match how[0] {
             _ if n == m => None,
             Interpolation::Linear => Some((0..m).map(|o| Tap::new(o, n, m)).collect()),
-            Interpolation::Nearest => {
-                Some(nearest_indices(n, m).into_iter().map(|at| Tap { low: at, high: at, weight: 0.0 }).collect())
-            }
+            Interpolation::Nearest => Some(
+                nearest_indices(n, m).into_iter().map(|at| Tap { low: at, high: at, weight: 0.0 }).collect(),
+            ),
             Interpolation::Cubic => return Err(ResampleError::Planes),
         };
         let plane = |shape: Shape| Shape([1, shape.0[1], shape.0[2]]);

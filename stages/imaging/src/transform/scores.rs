@@ -71,7 +71,8 @@ impl ScorePlanes {
         let cropped = LabelMap::from_vec(labels, transform.cropped).expect("one label a voxel");
         let labels = transform.uncrop(&cropped)?;
         let Some(kept) = kept else { return Ok((labels, None)) };
-        let scores = Image::from_vec(kept, channels, transform.cropped).expect("one score a voxel and channel");
+        let scores =
+            Image::from_vec(kept, channels, transform.cropped).expect("one score a voxel and channel");
         let upright = transform.reorientation.apply_geometry(&transform.source);
         let mut back = Vec::with_capacity(channels);
         for (channel, voxels) in scores.voxels().outer_iter().enumerate() {
@@ -81,7 +82,8 @@ impl ScorePlanes {
         }
         let views: Vec<_> = back.iter().map(|channel| channel.view()).collect();
         let joined = stack(Axis(0), &views).expect("channels are equally large");
-        let scores = Image::new(joined, transform.source).expect("the inverse reorientation restores the shape");
+        let scores =
+            Image::new(joined, transform.source).expect("the inverse reorientation restores the shape");
         Ok((labels, Some(scores)))
     }
 

@@ -122,19 +122,20 @@ fn a_difference_above_the_tolerance_fails_the_stage_and_names_both() {
 #[test]
 fn the_predictor_carries_all_that_the_model_card_says() {
     let mut model = unet(Dims::Two, &labels(&[(0, "background"), (1, "left"), (4, "right")]), 3, 1);
-    model.card.spacing_mm = Some([3.0, 0.5, 0.75]);
-    model.card.normalization = Normalization::Fixed { low: -10.0, high: 300.0, mean: 50.5, sd: 20.25 };
+    model.card.preparation.spacing_mm = Some([3.0, 0.5, 0.75]);
+    model.card.preparation.normalization =
+        Normalization::Fixed { low: -10.0, high: 300.0, mean: 50.5, sd: 20.25 };
     let space = TestSpace::new();
     let run = space
         .run::<Export>(json!({}), &[("model", &space.stored(&model))])
         .expect("a sound model is exported");
-    let Predictor { task, members } = run.load(&PREDICTOR);
+    let Predictor { task, members, .. } = run.load(&PREDICTOR);
     assert_eq!(task.labels, model.card.labels);
-    assert_eq!((task.channels, task.spacing_mm), (1, model.card.spacing_mm));
-    assert_eq!(task.normalization, model.card.normalization);
+    assert_eq!((task.channels, task.preparation.spacing_mm), (1, model.card.preparation.spacing_mm));
+    assert_eq!(task.preparation.normalization, model.card.preparation.normalization);
     let card = &members[0].card;
     assert_eq!((card.weight, card.dims, card.patch), (1.0, Dims::Two, [1, 8, 8]));
-    assert_eq!(card.training, model.card.training);
+    assert_eq!(card.training, Some(model.card.training.clone()));
     assert_eq!(card.name, "U-Net 2d, fold 3");
     // Encoder 36 + 8 + 144 + 8 and 288 + 16 + 576 + 16, up 128 + 4, decoder 288 + 8 + 144 + 8, head 12 + 3.
     assert_eq!(card.architecture, "U-Net 2d: 2 levels of 4 to 8 features, 1687 parameters");
@@ -144,7 +145,7 @@ fn the_predictor_carries_all_that_the_model_card_says() {
 fn the_onnx_file_alone_says_how_to_use_it() {
     let space = TestSpace::new();
     let mut model = unet(Dims::Three, &two_labels(), 0, 1);
-    model.card.spacing_mm = Some([1.0, 1.0, 1.5]);
+    model.card.preparation.spacing_mm = Some([1.0, 1.0, 1.5]);
     let run = space
         .run::<Export>(json!({}), &[("model", &space.stored(&model))])
         .expect("a sound model is exported");

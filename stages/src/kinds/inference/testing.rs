@@ -1,10 +1,10 @@
 //! Small networks and small cohorts whose predictions can be worked out by hand. Tests only.
 
 use crate::artifact::Artifact;
-use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
+use crate::artifacts::predictor::{Combine, Member, MemberCard, Predictor, Task};
 use crate::artifacts::{
-    DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Region, TrainingFacts, VolumeRow,
-    Volumes, VolumesInfo,
+    DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Preparation, Region, TrainingFacts,
+    VolumeRow, Volumes, VolumesInfo,
 };
 use crate::testing::TestSpace;
 use fs_err as fs;
@@ -63,8 +63,7 @@ pub(crate) fn model(
             architecture,
             io,
             patch,
-            spacing_mm: None,
-            normalization: Normalization::None,
+            preparation: Preparation::NONE,
             labels: labels.clone(),
             training: training(fold),
         },
@@ -98,7 +97,8 @@ pub(crate) fn voxelwise(
         dims,
         architecture: "one voxel".into(),
         patch: dims.axes(8),
-        training: training(fold),
+        fold: Some(fold),
+        training: Some(training(fold)),
         digest,
     };
     Member { card, path }
@@ -110,9 +110,8 @@ pub(crate) fn above(space: &TestSpace, threshold: f32, fold: usize) -> Member {
 }
 
 pub(crate) fn predictor(space: &TestSpace, labels: &BTreeMap<u8, String>, members: Vec<Member>) -> PathBuf {
-    let task =
-        Task { labels: labels.clone(), channels: 1, spacing_mm: None, normalization: Normalization::None };
-    space.stored(&Predictor { task, members })
+    let task = Task { labels: labels.clone(), channels: 1, preparation: Preparation::NONE };
+    space.stored(&Predictor { task, combine: Combine::default(), members })
 }
 
 /// A case as its files would be, and where it belongs.

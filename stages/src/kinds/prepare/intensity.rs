@@ -104,17 +104,22 @@ impl Intensity {
         if self.figures == Figures::Dataset {
             return self.of_dataset(table, info, context);
         }
+        Ok(self.of_image())
+    }
+
+    /// What every image goes through by its own figures.
+    pub(in crate::kinds) fn of_image(self) -> Normalization {
         let then = match self.normalize {
             Normalize::Zscore => Scale::Zscore,
             Normalize::ZscoreNonzero => Scale::ZscoreNonzero,
             Normalize::MinMax => Scale::MinMax,
             Normalize::None => Scale::None,
         };
-        Ok(match self.clip {
+        match self.clip {
             None => then.into(),
             Some(Clip::Window([low, high])) => Normalization::Window { low, high, then },
             Some(Clip::Percentiles([low, high])) => Normalization::Percentiles { low, high, then },
-        })
+        }
     }
 
     fn of_dataset(
@@ -168,7 +173,7 @@ fn sample(
 ) -> Result<Vec<f32>, StageError> {
     let source = open::image(case, context)?;
     let doing = || format!("measuring case `{}`", case.id);
-    let image = prepare_image(&source, cropped).map_err(StageError::inner(doing()))?.image;
+    let image = prepare_image(&source, &cropped.into()).map_err(StageError::inner(doing()))?.image;
     statistics(&image, Region::All).map_err(StageError::inner(doing()))?;
     let voxels = image.as_slice();
     Ok(voxels.iter().step_by(voxels.len().div_ceil(share)).copied().collect())
