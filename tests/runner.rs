@@ -19,6 +19,7 @@ mod limits;
 mod lock;
 mod output;
 mod overrides;
+mod predict;
 mod python;
 mod running;
 mod safety;

@@ -9,6 +9,7 @@ mod graph;
 mod history;
 mod lock;
 mod log;
+mod predict;
 mod run;
 mod schema;
 mod select;
@@ -61,6 +62,7 @@ enum Command {
     Stages(stages::StagesArgs),
     Schema(schema::SchemaArgs),
     Check(check::CheckArgs),
+    Predict(predict::PredictArgs),
     Evaluate(evaluate::EvaluateArgs),
     Doctor(doctor::DoctorArgs),
     Gc(cache::GcArgs),
@@ -166,6 +168,7 @@ pub fn main() -> u8 {
         Command::Stages(args) => stages::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Predict(args) => predict::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Gc(args) => cache::collect(&args),

@@ -13,6 +13,7 @@ pub static STAGES: &[&dyn AnyStage] = &[
     stage::<kinds::downsample::Downsample>(),
     stage::<kinds::train::Train>(),
     stage::<kinds::export::Export>(),
+    stage::<kinds::import_model::ImportModel>(),
     stage::<kinds::ensemble::Ensemble>(),
     stage::<kinds::evaluate::Evaluate>(),
     stage::<kinds::classify::Classify>(),

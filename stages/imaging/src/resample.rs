@@ -9,11 +9,13 @@
 //! back lies where it was. There is no smoothing before downsampling.
 
 mod axis;
+mod planes;
 
 use ndarray::Array4;
 use thiserror::Error;
 
 pub use self::axis::Interpolation;
+pub(crate) use self::planes::PlaneResampler;
 
 use self::axis::{Axes, nearest_indices};
 
@@ -32,6 +34,9 @@ pub enum ResampleError {
     /// More class scores than label values.
     #[error("scores have {0} channels, a label map has at most 256 values")]
     Channels(usize),
+    /// Planes one by one, where the spline needs them all.
+    #[error("a cubic spline cannot be taken of planes one by one")]
+    Planes,
 }
 
 /// The largest number of voxels of one channel that is resampled to.

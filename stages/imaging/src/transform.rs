@@ -1,8 +1,12 @@
 //! The record of what preprocessing did to one case's grid, and the way back. Geometry only, no intensities.
 
+mod scores;
+
 use ndarray::Dimension;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use self::scores::ScorePlanes;
 
 use crate::crop::{Window, WindowError};
 use crate::orient::Reorientation;
@@ -76,6 +80,9 @@ pub enum TransformError {
     /// The resampling.
     #[error(transparent)]
     Resample(#[from] ResampleError),
+    /// Planes of class scores that do not make up the target grid.
+    #[error("planes of class scores {reason}, but the target grid has {expected} voxels (z×y×x)")]
+    Planes { reason: String, expected: Shape },
 }
 
 impl TryFrom<Record> for Transform {

@@ -4,14 +4,20 @@
 //! | module | owns |
 //! |---|---|
 //! | [`writer`] | [`GraphBuilder`]: layers and PyTorch-layout weights to the bytes of a `.onnx` file |
+//! | [`merge`](mod@merge) | several models of one input as one |
 //! | `proto` | the wire format: the ONNX messages that the writer fills |
 //! | [`runtime`] | finding, fetching and loading the ONNX Runtime library, once a process |
 //! | [`session`] | [`Session`]: a checked model that runs on float arrays |
-//! | [`mod@predict`] | padding, sliding window, slices and mirroring over a `[c, z, y, x]` volume |
-//! | [`probabilities`] | softmax, labels and the mean of several predictions |
+//! | [`device`] | what a model runs on: which execution providers there are, and which one is taken |
+//! | [`mod@predict`] | what is asked of a prediction, and predictions as one array |
+//! | [`planes`] | the sliding window: padding, tiles, slices and mirroring, plane after plane |
+//! | [`probabilities`] | softmax, and labels |
 
 mod proto;
 
+pub mod device;
+pub mod merge;
+pub mod planes;
 pub mod predict;
 pub mod probabilities;
 pub mod runtime;
@@ -19,8 +25,10 @@ pub mod session;
 mod tiles;
 pub mod writer;
 
-pub use predict::{PredictError, PredictOptions, predict, predict_classes};
-pub use probabilities::{Probabilities, ProbabilityMean};
+pub use device::{Chosen, Device, DeviceError, Provider};
+pub use planes::Planes;
+pub use predict::{Blend, PredictError, PredictOptions, predict, predict_classes};
+pub use probabilities::{Probabilities, softmax};
 pub use runtime::{Origin, Policy, Runtime, RuntimeError, RuntimeInfo};
 pub use session::{ModelInterface, Session, SessionError};
 pub use writer::{BuildError, Dims, GraphBuilder, Value, Weights, Window};

@@ -9,8 +9,9 @@ use ndarray::ArrayViewD;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
+use crate::device::Provider;
 use crate::runtime::{RuntimeError, runtime};
-use crate::writer::{DIVISOR_KEY, Dims, INPUT, OUTPUT};
+use crate::writer::{DIVISOR_KEY, Dims, OUTPUT};
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -64,47 +65,64 @@ pub struct ModelInterface {
 pub struct Session {
     inner: ort::session::Session,
     interface: ModelInterface,
+    /// Names of the input and the output.
+    names: [String; 2],
     /// How errors name the model.
     model: String,
 }
 
 impl Session {
-    /// Loads a model file; `threads` is the number of threads one run uses.
+    /// Loads a model file; `threads` is the number of threads one run uses, on which the last bits may depend.
     ///
-    /// The model must have the one input [`INPUT`] (`[n, c, (z), y, x]`, float32) and an output [`OUTPUT`] (float32).
+    /// The model must have one input (`[n, c, (z), y, x]`, float32) and one output, or several of which one is called
+    /// [`OUTPUT`] (float32): other programs name them as they like.
     /// Uses the process's runtime ([`runtime`]), which never fetches.
     pub fn from_file(path: &Path, threads: NonZeroUsize) -> Result<Self, SessionError> {
         let model = format!("the model `{}`", path.display());
         fs_err::File::open(path)
             .map_err(|error| SessionError::Read { path: path.to_owned(), source: error })?;
-        Self::new(model, threads, |mut builder| builder.commit_from_file(path))
+        Self::new(model, threads, Provider::Cpu, |mut builder| builder.commit_from_file(path))
     }
 
     /// Loads a model from the bytes of its file; see [`Session::from_file`].
     pub fn from_bytes(bytes: &[u8], threads: NonZeroUsize) -> Result<Self, SessionError> {
+        Self::from_bytes_on(bytes, threads, Provider::Cpu)
+    }
+
+    /// Loads a model to run on a provider, of which [`choose`](crate::device::choose) says whether there is one. What it
+    /// cannot do runs on the CPU; where it does not start, the session fails.
+    pub fn from_bytes_on(
+        bytes: &[u8],
+        threads: NonZeroUsize,
+        provider: Provider,
+    ) -> Result<Self, SessionError> {
         let model = format!("the model of {} bytes", bytes.len());
-        Self::new(model, threads, |mut builder| builder.commit_from_memory(bytes))
+        Self::new(model, threads, provider, |mut builder| builder.commit_from_memory(bytes))
     }
 
     fn new(
         model: String,
         threads: NonZeroUsize,
+        provider: Provider,
         commit: impl FnOnce(SessionBuilder) -> ort::Result<ort::session::Session>,
     ) -> Result<Self, SessionError> {
         let environment = runtime()?.environment();
         let build = || -> ort::Result<ort::session::Session> {
-            let builder = ort::session::Session::builder(environment)?
+            let mut builder = ort::session::Session::builder(environment)?
                 .with_optimization_level(GraphOptimizationLevel::All)?
                 .with_intra_threads(threads.get())?;
+            if let Some(dispatch) = provider.dispatch() {
+                builder = builder.with_execution_providers([dispatch])?;
+            }
             commit(builder)
         };
         let session = build().map_err(|error| SessionError::Model {
             model: model.clone(),
             reason: one_line(error.message()),
         })?;
-        let interface = read_interface(&session)
+        let (interface, names) = read_interface(&session)
             .map_err(|reason| SessionError::Interface { model: model.clone(), reason })?;
-        Ok(Self { inner: session, interface, model })
+        Ok(Self { inner: session, interface, names, model })
     }
 
     /// Returns what the model takes and gives.
@@ -131,8 +149,9 @@ impl Session {
         let message = |error: ort::Error| one_line(error.message());
         let view = ArrayViewD::from_shape(shape, input).map_err(|error| error.to_string())?;
         let tensor = TensorRef::from_array_view(view).map_err(message)?;
-        let outputs = self.inner.run(ort::inputs![INPUT => tensor]).map_err(message)?;
-        let logits = outputs.get(OUTPUT).ok_or_else(|| format!("there is no output `{OUTPUT}`"))?;
+        let [input, output] = &self.names;
+        let outputs = self.inner.run(ort::inputs![input.as_str() => tensor]).map_err(message)?;
+        let logits = outputs.get(output).ok_or_else(|| format!("there is no output `{output}`"))?;
         let (sizes, values) = logits.try_extract_tensor::<f32>().map_err(message)?;
         let sizes = sizes.iter().map(|size| *size as usize).collect();
         Ok((values.to_vec(), sizes))
@@ -167,20 +186,24 @@ impl ModelInterface {
     }
 }
 
-/// Reads inputs, outputs and metadata; the error completes a sentence that names the model.
-fn read_interface(session: &ort::session::Session) -> Result<ModelInterface, String> {
+/// Reads inputs, outputs and metadata, and the names of the input and the output; the error completes a sentence that
+/// names the model.
+fn read_interface(session: &ort::session::Session) -> Result<(ModelInterface, [String; 2]), String> {
     let names = |outlets: &[ort::value::Outlet]| {
         outlets.iter().map(|outlet| format!("`{}`", outlet.name())).collect::<Vec<_>>().join(", ")
     };
-    let input = match session.inputs() {
-        [input] if input.name() == INPUT => float_shape(input)?,
-        other => return Err(format!("needs the one input `{INPUT}` but has {}", names(other))),
+    let [input] = session.inputs() else {
+        return Err(format!("needs one input but has {}", names(session.inputs())));
     };
     let outputs = session.outputs();
-    let output = match outputs.iter().find(|output| output.name() == OUTPUT) {
-        Some(output) => float_shape(output)?,
-        None => return Err(format!("needs an output `{OUTPUT}` but has {}", names(outputs))),
+    let output = match outputs {
+        [only] => only,
+        several => several.iter().find(|output| output.name() == OUTPUT).ok_or_else(|| {
+            format!("needs one output, or one called `{OUTPUT}`, but has {}", names(outputs))
+        })?,
     };
+    let own_names = [input, output].map(|outlet| outlet.name().to_owned());
+    let (input, output) = (float_shape(input)?, float_shape(output)?);
 
     let dims = match input.len() {
         4 => Dims::Two,
@@ -202,7 +225,7 @@ fn read_interface(session: &ort::session::Session) -> Result<ModelInterface, Str
             format!("its metadata `{DIVISOR_KEY}` is `{text}` but must be {} numbers above 0", dims.count())
         })?,
     };
-    Ok(ModelInterface {
+    let interface = ModelInterface {
         dims,
         batch: input[0],
         channels: input[1],
@@ -210,7 +233,8 @@ fn read_interface(session: &ort::session::Session) -> Result<ModelInterface, Str
         spatial: input[2..].to_vec(),
         divisor,
         metadata,
-    })
+    };
+    Ok((interface, own_names))
 }
 
 /// Returns the axes of a float tensor, `None` where open.

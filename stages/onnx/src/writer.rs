@@ -17,8 +17,8 @@ use crate::proto::{
     DATA_TYPE_FLOAT, DATA_TYPE_INT64, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
     StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-pub(crate) use value::Scale;
 pub use value::{Dims, Value};
+pub(crate) use value::{Scale, least_common_multiple};
 pub use window::Window;
 
 /// Name of the network's input: `[batch, channels, (z), y, x]`, float32.

@@ -1,8 +1,10 @@
 //! How good predictions are: every value of every case, and what follows from all of them.
 
+use super::predictor::Combine;
 use super::table_file::{read_json, read_rows, write_json, write_rows};
 use crate::{artifact::Artifact, error::StageError};
 use pipe_cache::Digest;
+use pipe_onnx::{Blend, Provider};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,6 +55,8 @@ pub struct MetricsSummary {
     pub metrics: Vec<MetricSummary>,
     /// This evaluation against the baseline's, one row a label and metric; empty without a baseline.
     pub comparison: Vec<ComparisonRow>,
+    /// The ensemble beside each of its members; `null` unless that was asked for.
+    pub ensemble: Option<Ensemble>,
     /// What decides the figures besides the masks; a baseline must share it.
     pub rules: Rules,
     /// What each figure means, and how undefined values are treated.
@@ -167,6 +171,33 @@ pub struct ComparisonRow {
     pub cohens_dz: Option<f64>,
 }
 
+/// What joining networks is worth: mean foreground Dice of the ensemble against the mean of its members, on the same
+/// cases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ensemble {
+    pub members: Vec<MemberScore>,
+    /// Case by case over the members that predicted it.
+    pub mean_of_members: Option<f64>,
+    pub ensemble: Option<f64>,
+    /// `ensemble` minus `mean_of_members`.
+    pub difference: Option<f64>,
+    /// Of the difference, from a bootstrap over patients.
+    pub interval: Option<Interval>,
+    /// Two-sided, from the same bootstrap; `null` of fewer than two patients.
+    pub p_bootstrap: Option<f64>,
+}
+
+/// One network by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemberScore {
+    pub name: String,
+    /// Scored cases that it predicted.
+    pub cases: usize,
+    pub mean_foreground_dice: Option<f64>,
+}
+
 /// How the predictions were made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -174,6 +205,10 @@ pub struct PredictionFacts {
     pub members: Vec<MemberFact>,
     pub mirror: bool,
     pub overlap: f64,
+    pub blend: Blend,
+    pub combine: Combine,
+    /// What the networks ran on.
+    pub device: Provider,
     pub runtime: RuntimeFact,
 }
 
@@ -202,7 +237,7 @@ const COLUMNS: [&str; 7] = ["case", "patient", "label", "name", "metric", "value
 
 impl Artifact for Metrics {
     const TYPE: &'static str = "metrics";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         Ok(Self { rows: read_rows(&dir.join(ROWS))?, summary: read_json(&dir.join(SUMMARY))? })

@@ -3,6 +3,7 @@
 pub mod agreement;
 pub mod case_table;
 pub mod check_table;
+pub mod choice;
 pub mod class_metrics;
 pub mod dataset;
 pub mod duplicate_table;
@@ -21,6 +22,7 @@ pub mod volumes;
 pub use agreement::{Agreement, AnnotatorRow, PairRow, RankRow};
 pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef};
 pub use check_table::{CheckAction, CheckTable, Finding, Severity};
+pub use choice::{Choice, ChoiceRow};
 pub use dataset::Dataset;
 pub use duplicate_table::{Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};
 pub use files::Files;
@@ -32,7 +34,7 @@ pub use inspection::{
 pub use metrics::{MetricRow, MetricSummary, Metrics, MetricsSummary};
 pub use model::{Model, ModelCard, TrainingFacts};
 pub use predictions::{PredictionRow, Predictions};
-pub use predictor::{Member, MemberCard, Predictor, Task};
+pub use predictor::{Combine, Member, MemberCard, Predictor, Task};
 pub use preparation::{Preparation, Region};
 pub use report::Report;
 pub use training_log::{EpochRow, LabelDiceRow, TrainingLog};

@@ -8,19 +8,38 @@ use crate::error::StageError;
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_nn::Dims;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// One or more exported networks whose class probabilities are averaged.
+/// One or more exported networks whose predictions become one.
 ///
 /// On disk: `predictor.json` and `members/00/model.onnx`, `members/01/model.onnx`, … Holds the paths of the networks,
 /// not their bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictor {
     pub task: Task,
+    pub combine: Combine,
     /// At least one.
     pub members: Vec<Member>,
+}
+
+/// How the predictions of several networks become one. Means and votes are taken on the grid of the networks, before the
+/// way back to the source image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Combine {
+    /// The weighted mean of their class probabilities.
+    #[default]
+    MeanProbabilities,
+    /// The weighted mean of their logits: a network that is sure counts more.
+    MeanLogits,
+    /// The class that most of them take, by weight; the lowest on a tie.
+    Majority,
+    /// The most probable class by STAPLE, which weighs each network by how well it agrees with what all say together
+    /// (Warfield, Zou & Wells 2004), on the source grid. Weights do not count.
+    Staple,
 }
 
 /// What goes into a network and what comes out: every member does the same task.
@@ -56,7 +75,11 @@ pub struct MemberCard {
     pub architecture: String,
     /// Largest input, z, y, x in voxels; z is 1 for a 2D network.
     pub patch: [usize; 3],
-    pub training: TrainingFacts,
+    /// The fold of the split that it was not trained on; `null` where that is not known, and then it predicts no validation
+    /// case.
+    pub fold: Option<usize>,
+    /// `null` where nothing is known of it: another program made the network.
+    pub training: Option<TrainingFacts>,
     /// blake3 of the ONNX file.
     pub digest: Digest,
 }
@@ -101,6 +124,7 @@ const CARD: &str = "predictor.json";
 #[serde(deny_unknown_fields)]
 struct Card {
     task: Task,
+    combine: Combine,
     members: Vec<Entry>,
 }
 
@@ -155,7 +179,11 @@ impl Artifact for Predictor {
             return Err(StageError::malformed(&path)(problem));
         }
         let member = |entry: Entry| Member { path: dir.join(entry.file), card: entry.card };
-        Ok(Self { task: card.task, members: card.members.into_iter().map(member).collect() })
+        Ok(Self {
+            task: card.task,
+            combine: card.combine,
+            members: card.members.into_iter().map(member).collect(),
+        })
     }
 
     fn store(&self, dir: &Path) -> Result<(), StageError> {
@@ -169,6 +197,9 @@ impl Artifact for Predictor {
             fs::write(&target, member.read()?).map_err(StageError::io("write", &target))?;
             entries.push(Entry { file, card: member.card.clone() });
         }
-        write_json(&dir.join(CARD), &Card { task: self.task.clone(), members: entries })
+        write_json(
+            &dir.join(CARD),
+            &Card { task: self.task.clone(), combine: self.combine, members: entries },
+        )
     }
 }

@@ -1,9 +1,14 @@
-//! Joins exported networks into one predictor that averages their probabilities.
+//! Joins exported networks into one predictor: all of them, or those that cross-validation finds best.
 
-use crate::artifact::{InMany, Out, Ports};
-use crate::artifacts::predictor::{Member, Predictor, Task};
+mod choice;
+mod graph;
+
+use crate::artifact::{In, InMany, Out, Ports, Resources};
+use crate::artifacts::predictor::{Combine, Member, Predictor, Task};
+use crate::artifacts::{Choice, Files, FoldTable, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
+use crate::kinds::inference::{DeviceName, Method, load_runtime, take};
 use crate::stage::{ParamProblem, Stage};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,50 +17,136 @@ use std::collections::BTreeMap;
 pub struct Ensemble;
 
 pub const MODELS: InMany<Predictor> = InMany::new("models");
+/// With `choose: best`: what to compare on.
+pub const VOLUMES: In<Volumes> = In::new("volumes");
+pub const SPLIT: In<FoldTable> = In::new("split");
 pub const PREDICTOR: Out<Predictor> = Out::new("predictor");
+/// With `choose: best`.
+pub const CHOICE: Out<Choice> = Out::new("choice");
+/// With `graph: true`: `model.onnx`.
+pub const GRAPH: Out<Files> = Out::new("graph");
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
-    /// One number above 0 for each model, in their order: its share in the mean of the probabilities, relative to
-    /// the others. All models count the same when it is left out.
+    /// How the networks' predictions become one.
+    pub combine: Combine,
+    /// One number above 0 for each model, in their order: its share, relative to the others. All models count the same
+    /// when it is left out.
     pub weights: Option<Vec<f64>>,
+    /// Which of the models are joined.
+    pub choose: Choose,
+    /// What networks run on while the best are found.
+    pub device: DeviceName,
+    /// Also write the ensemble as one ONNX model for other programs, and check that it computes the same as its members.
+    /// Only means of networks with the same kind of input can be one model.
+    pub graph: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Choose {
+    /// All of them.
+    #[default]
+    All,
+    /// The single model or ensemble with the highest mean Dice over the validation cases of all folds. Every model, every
+    /// pair and all together are tried; networks that differ in their fold alone are one model. Needs `volumes` and
+    /// `split`; never looks at test cases.
+    Best,
 }
 
 impl Stage for Ensemble {
     const KIND: &'static str = "ensemble";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "Joins exported networks, across folds and between 2D and 3D, into one that averages their probabilities.";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "Joins exported networks, across folds and between 2D and 3D, into one predictor: all of them, or the best by cross-validation.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {
-        let weights = params.weights.iter().flatten();
-        let unusable = weights.filter(|weight| !(weight.is_finite() && **weight > 0.0));
-        let problem = |weight: &f64| ParamProblem {
-            parameter: "weights",
-            message: format!("{weight} is no weight"),
-            help: "use numbers above 0; a model that must not count is left out of `models`".into(),
-        };
-        unusable.map(problem).collect()
+        let mut problems: Vec<ParamProblem> = params
+            .weights
+            .iter()
+            .flatten()
+            .filter(|weight| !(weight.is_finite() && **weight > 0.0))
+            .map(|weight| ParamProblem {
+                parameter: "weights",
+                message: format!("{weight} is no weight"),
+                help: "use numbers above 0; a model that must not count is left out of `models`".into(),
+            })
+            .collect();
+        let voxelwise = matches!(params.combine, Combine::MeanProbabilities | Combine::MeanLogits);
+        if params.combine == Combine::Staple && params.weights.is_some() {
+            problems.push(ParamProblem {
+                parameter: "weights",
+                message: "STAPLE finds its own weights".into(),
+                help: "leave `weights` out, or use another `combine`".into(),
+            });
+        }
+        if params.graph && !voxelwise {
+            problems.push(ParamProblem {
+                parameter: "graph",
+                message: "votes are no part of an ONNX model of logits".into(),
+                help: "use `combine: mean-probabilities` or `combine: mean-logits`, or leave `graph` out"
+                    .into(),
+            });
+        }
+        problems
     }
 
-    fn declare(_: &Params, ports: &mut Ports) {
+    fn declare(params: &Params, ports: &mut Ports) {
         ports.reads_many(&MODELS).writes(&PREDICTOR);
+        if params.choose == Choose::Best {
+            ports.reads(&VOLUMES).reads(&SPLIT).writes(&CHOICE).needs(Resources::PARALLEL);
+        }
+        if params.graph {
+            ports.writes(&GRAPH);
+        }
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let predictors = context.read_many(&MODELS)?;
         let weights = weights(params, predictors.len())?;
         let task = common_task(&predictors)?;
+        check_nested(&predictors, params.combine)?;
         let members: Vec<Member> = predictors
             .into_iter()
             .zip(weights)
             .flat_map(|(predictor, weight)| weighted(predictor, weight))
             .collect();
         warn_of_twins(&members, context);
-        context.fact("members", members.len());
-        context.write(&PREDICTOR, &Predictor { task, members })
+        let mut predictor = Predictor { task, combine: params.combine, members };
+        if params.choose == Choose::Best {
+            load_runtime(context)?;
+            let method = Method { provider: take(params.device, context)?, ..Method::default() };
+            let (volumes, split) = (context.read(&VOLUMES)?, context.read(&SPLIT)?);
+            let (table, chosen) = choice::best(&predictor, method, &volumes, &split, context)?;
+            if let Some(best) = table.rows.first() {
+                context.fact("chosen", best.candidate.as_str());
+                context.fact("validation_dice", best.mean_dice);
+            }
+            predictor.members = chosen.into_iter().map(|member| predictor.members[member].clone()).collect();
+            context.write(&CHOICE, &table)?;
+        }
+        context.fact("members", predictor.members.len());
+        if params.graph {
+            load_runtime(context)?;
+            let (onnx, difference) = graph::one_graph(&predictor)?;
+            context.fact("graph_difference", difference);
+            context.write(&GRAPH, &graph::stored(&onnx, context)?)?;
+        }
+        context.write(&PREDICTOR, &predictor)
     }
+}
+
+/// Fails where an ensemble among the models combines its members in another way: its members are taken as they are.
+fn check_nested(predictors: &[(String, Predictor)], combine: Combine) -> Result<(), StageError> {
+    let other = predictors.iter().find(|(_, own)| own.members.len() > 1 && own.combine != combine);
+    let Some((name, own)) = other else { return Ok(()) };
+    let word = |combine: Combine| serde_json::to_string(&combine).unwrap_or_default();
+    Err(StageError::Data(format!(
+        "`{name}` is an ensemble that combines by {} but this one by {}: give both the same `combine`",
+        word(own.combine),
+        word(combine)
+    )))
 }
 
 /// A weight for each model, 1 for all unless the parameter says otherwise.

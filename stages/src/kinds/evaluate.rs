@@ -3,10 +3,11 @@
 pub(crate) mod choice;
 mod compare;
 pub mod folders;
+mod members;
 mod params;
-mod score;
-mod scoring;
-mod summary;
+pub(in crate::kinds) mod score;
+pub(in crate::kinds) mod scoring;
+pub(in crate::kinds) mod summary;
 pub mod words;
 
 use self::choice::{Job, choose};
@@ -18,11 +19,12 @@ use crate::artifact::{In, InOptional, Out, Ports, Resources};
 use crate::artifacts::metrics::{MemberFact, Metrics, PredictionFacts, Rules};
 use crate::artifacts::predictions::{PredictionRow, Predictions};
 use crate::artifacts::predictor::{Member, Predictor, Task};
-use crate::artifacts::{FileRef, FoldTable, VolumeRow, Volumes};
+use crate::artifacts::{Combine, FileRef, FoldTable, VolumeRow, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
-use crate::kinds::inference::{Inference, load_runtime, runtime_fact};
+use crate::kinds::inference::{Inference, Method, load_runtime, runtime_fact, take};
 use crate::stage::{ParamProblem, Stage};
+use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::open::{self, Options};
 use pipe_imaging::transform::Transform;
@@ -30,8 +32,9 @@ use pipe_imaging::{digest, nifti};
 pub use pipe_metrics::bootstrap::Bootstrap;
 use pipe_metrics::segmentation::Metric;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -47,7 +50,7 @@ pub const PREDICTIONS: Out<Predictions> = Out::new("predictions");
 
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Predicts held-out cases with ONNX Runtime and scores them against the source labels, in their space.";
     type Params = Params;
 
@@ -72,10 +75,14 @@ impl Stage for Evaluate {
         let scoring = params.scoring();
         let targets = scoring.targets(&predictor.task.labels).map_err(StageError::Data)?;
         let runtime = runtime_fact(load_runtime(context)?);
-        let inference = Inference::new(&predictor, params.mirror, params.overlap);
+        let method = params.method(take(params.device, context)?);
+        // Cases run side by side; one that is left alone has all threads.
+        let threads = rayon::current_num_threads() / jobs.len().max(1);
+        let threads = NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN);
+        let inference = Inference::new(&predictor, method, threads);
         let root = context.output_dir(&PREDICTIONS)?;
         let worker = Worker {
-            params,
+            method,
             predictor: &predictor,
             volumes: &volumes,
             runtime: &runtime.build,
@@ -84,8 +91,9 @@ impl Stage for Evaluate {
             context,
             scoring: &scoring,
             targets: &targets,
+            members: params.members,
         };
-        let scores = worker.run_all(&jobs)?;
+        let results = worker.run_all(&jobs)?;
 
         let member = |member: &Member| MemberFact {
             name: member.card.name.clone(),
@@ -94,8 +102,11 @@ impl Stage for Evaluate {
         };
         let facts = PredictionFacts {
             members: predictor.members.iter().map(member).collect(),
-            mirror: params.mirror,
-            overlap: params.overlap,
+            mirror: method.mirror,
+            overlap: method.overlap,
+            blend: method.blend,
+            combine: predictor.combine,
+            device: method.provider,
             runtime,
         };
         let folds: BTreeSet<usize> = jobs.iter().filter_map(|job| job.fold).collect();
@@ -104,13 +115,17 @@ impl Stage for Evaluate {
             folds: folds.into_iter().collect(),
             prediction: Some(facts),
         };
-        let case = |(job, scores): (&Job, Option<Vec<TargetScore>>)| Case {
+        let case = |(job, scores): (&Job, &Option<Scores>)| Case {
             id: job.row.id.clone(),
             patient: job.row.patient.clone(),
-            scores,
+            scores: scores.as_ref().map(|scores| scores.own.clone()),
         };
-        let cases: Vec<Case> = jobs.iter().zip(scores).map(case).collect();
+        let cases: Vec<Case> = jobs.iter().zip(&results).map(case).collect();
         let mut metrics = summary::metrics(&cases, &targets, &scoring, origin);
+        if params.members {
+            let alone = of_members(&predictor, &jobs, &results);
+            metrics.summary.ensemble = members::ensemble(&cases, &alone, &targets, &scoring);
+        }
         if let Some(baseline) = context.read_optional(&BASELINE)? {
             metrics.summary.comparison =
                 compare::compare(&metrics, &baseline, &scoring).map_err(StageError::Data)?;
@@ -142,9 +157,33 @@ pub(crate) fn check_task(
     }
 }
 
+/// Name of each member of the predictor, and its own scores of every case that it predicted.
+fn of_members(
+    predictor: &Predictor,
+    jobs: &[Job],
+    results: &[Option<Scores>],
+) -> Vec<(String, Vec<Option<Vec<TargetScore>>>)> {
+    let of = |(index, member): (usize, &Member)| {
+        let one = |(job, scores): (&Job, &Option<Scores>)| {
+            let at = job.members.iter().position(|member| *member == index)?;
+            scores.as_ref()?.members.get(at).cloned()
+        };
+        (member.card.name.clone(), jobs.iter().zip(results).map(one).collect())
+    };
+    predictor.members.iter().enumerate().map(of).collect()
+}
+
+/// The scores of one case that has a reference.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Scores {
+    own: Vec<TargetScore>,
+    /// Of each member by itself, in the order of the job; empty unless they were asked for.
+    members: Vec<Vec<TargetScore>>,
+}
+
 /// What every case needs.
 struct Worker<'a> {
-    params: &'a Params,
+    method: Method,
     predictor: &'a Predictor,
     volumes: &'a Volumes,
     /// Which build of the runtime: it decides the last bits.
@@ -155,6 +194,8 @@ struct Worker<'a> {
     context: &'a StageContext,
     scoring: &'a Scoring,
     targets: &'a [Target],
+    /// Members are scored by themselves, too.
+    members: bool,
 }
 
 /// All that the prediction of one case depends on.
@@ -166,9 +207,11 @@ struct ItemKey<'a> {
     labels: Vec<u8>,
     image: String,
     transform: &'a Transform,
-    mirror: bool,
-    overlap: f64,
+    method: Method,
+    combine: Combine,
     runtime: &'a str,
+    /// Members leave their own predictions, too.
+    alone: bool,
 }
 
 /// All that the scores of one case depend on: other metrics need no other prediction.
@@ -183,7 +226,7 @@ struct ScoreKey<'a> {
 
 impl Worker<'_> {
     /// The scores of every case in the order of `jobs`; `None` for those without a reference.
-    fn run_all(&self, jobs: &[Job]) -> Result<Vec<Option<Vec<TargetScore>>>, StageError> {
+    fn run_all(&self, jobs: &[Job]) -> Result<Vec<Option<Scores>>, StageError> {
         let done = AtomicUsize::new(0);
         let run = |job: &Job| {
             let id = &job.row.id;
@@ -200,7 +243,7 @@ impl Worker<'_> {
     }
 
     /// Predicts and scores one case, unless that was done before.
-    fn run(&self, job: &Job) -> Result<Option<Vec<TargetScore>>, StageError> {
+    fn run(&self, job: &Job) -> Result<Option<Scores>, StageError> {
         let row = job.row;
         let (image, transform) = (self.volumes.image(&row.id)?, self.volumes.transform(&row.id)?);
         let card = |&index: &usize| {
@@ -213,14 +256,27 @@ impl Worker<'_> {
             labels: self.predictor.task.labels.keys().copied().collect(),
             image: digest::image_digest(&image).to_string(),
             transform: &transform,
-            mirror: self.params.mirror,
-            overlap: self.params.overlap,
+            method: self.method,
+            combine: self.predictor.combine,
             runtime: self.runtime,
+            alone: self.members,
         };
+        let alone: Vec<[usize; 1]> =
+            if self.members { job.members.iter().map(|member| [*member]).collect() } else { Vec::new() };
         let () = self.context.memo(&key, self.root, |dir| {
-            let prediction = self.inference.labels(&image, &transform, &job.members)?;
-            let path = dir.join(Predictions::file_name(&row.id));
-            nifti::write_label(&path, &prediction).map_err(StageError::inner("writing the prediction"))
+            let groups: Vec<&[usize]> = std::iter::once(job.members.as_slice())
+                .chain(alone.iter().map(<[usize; 1]>::as_slice))
+                .collect();
+            let found = self.inference.predict(&image, &transform, &groups, false)?;
+            for (index, found) in found.iter().enumerate() {
+                let path = dir.join(file_name(&row.id, index.checked_sub(1)));
+                if let Some(folder) = path.parent() {
+                    fs::create_dir_all(folder).map_err(StageError::io("create", folder))?;
+                }
+                nifti::write_label(&path, &found.labels)
+                    .map_err(StageError::inner("writing the prediction"))?;
+            }
+            Ok(())
         })?;
         let Some(file) = &row.label else { return Ok(None) };
         let key = ScoreKey {
@@ -230,20 +286,32 @@ impl Worker<'_> {
             rules: self.scoring.rules(self.targets),
             targets: self.targets,
         };
-        self.context.memo(&key, self.root, |_| self.score(file, &row.id)).map(Some)
+        self.context.memo(&key, self.root, |_| self.score(file, &row.id, alone.len())).map(Some)
     }
 
-    fn score(&self, file: &FileRef, id: &str) -> Result<Vec<TargetScore>, StageError> {
-        // What others will read, not what is in memory.
-        let prediction = nifti::read_label(&self.root.join(Predictions::file_name(id)))
-            .map_err(StageError::inner("reading the prediction"))?;
+    fn score(&self, file: &FileRef, id: &str, members: usize) -> Result<Scores, StageError> {
         let path = self.context.source(&file.digest)?;
         let reference = open::label(&path, Options::default())
             .map_err(StageError::inner(format!("reading `{}`", file.path)))?
             .volume;
         let labels = &self.predictor.task.labels;
-        score::score_case(&reference, &prediction, Some(labels), self.targets, self.scoring)
-            .map_err(|problem| StageError::Data(format!("`{}` {problem}", file.path)))
+        let one = |member: Option<usize>| {
+            // What others will read, not what is in memory.
+            let prediction = nifti::read_label(&self.root.join(file_name(id, member)))
+                .map_err(StageError::inner("reading the prediction"))?;
+            score::score_case(&reference, &prediction, Some(labels), self.targets, self.scoring)
+                .map_err(|problem| StageError::Data(format!("`{}` {problem}", file.path)))
+        };
+        let alone = (0..members).map(|member| one(Some(member)));
+        Ok(Scores { own: one(None)?, members: alone.collect::<Result<_, _>>()? })
+    }
+}
+
+/// The label map of a case below the output: the ensemble's, or that of one of its members.
+fn file_name(id: &str, member: Option<usize>) -> String {
+    match member {
+        None => Predictions::file_name(id),
+        Some(member) => format!("members/{member:02}/{}", Predictions::file_name(id)),
     }
 }
 
@@ -268,6 +336,9 @@ fn report(metrics: &Metrics, context: &StageContext) {
     context.fact("cases", summary.cases);
     context.fact("cases without reference", unscored);
     context.fact("mean_dice", summary.mean_foreground_dice);
+    if let Some(ensemble) = &summary.ensemble {
+        context.fact("ensemble minus mean of members", ensemble.difference);
+    }
     for metric in summary.metrics.iter().filter(|metric| metric.metric == "dice") {
         context.fact(&format!("mean_dice {}", metric.name), metric.mean);
     }

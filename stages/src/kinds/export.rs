@@ -1,10 +1,10 @@
 //! Turns a trained network into an ONNX file, and proves on the spot that the file computes the same.
 
-mod agreement;
+pub(in crate::kinds) mod agreement;
 mod graph;
 
 use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
+use crate::artifacts::predictor::{Combine, Member, MemberCard, Predictor, Task};
 use crate::artifacts::{Model, ModelCard};
 use crate::context::StageContext;
 use crate::error::StageError;
@@ -96,10 +96,14 @@ impl Stage for Export {
             dims: card.architecture.dims(),
             architecture: describe(&card.architecture, model.network()),
             patch: card.patch,
-            training: card.training,
+            fold: Some(card.training.fold),
+            training: Some(card.training),
             digest: Digest::of_bytes(&onnx),
         };
-        context.write(&PREDICTOR, &Predictor { task, members: vec![Member { card, path }] })
+        context.write(
+            &PREDICTOR,
+            &Predictor { task, combine: Combine::default(), members: vec![Member { card, path }] },
+        )
     }
 }
 

@@ -15,13 +15,18 @@ pub(crate) fn image(case: &Case, context: &StageContext) -> Result<Image, StageE
     let read = |file: &crate::artifacts::FileRef| {
         let path = context.source(&file.digest)?;
         open::image(&path, Options::default())
-            .map(|opened| opened.volume)
+            .map(|opened| (file.path.clone(), opened.volume))
             .map_err(StageError::inner(format!("reading `{}` of case `{}`", file.path, case.id)))
     };
-    let first = read(case.image())?;
-    let mut rest = Vec::new();
-    for file in &case.images[1..] {
-        let next = read(file)?;
+    join(&case.id, case.images.iter().map(read).collect::<Result<Vec<_>, StageError>>()?)
+}
+
+/// Joins the images of a case, each with the name of its file, along the channels.
+pub(crate) fn join(id: &str, parts: Vec<(String, Image)>) -> Result<Image, StageError> {
+    let Some((first_path, first)) = parts.first() else {
+        return Err(StageError::Internal(format!("case `{id}` without an image")));
+    };
+    for (path, next) in &parts[1..] {
         if let Some(finding) = check_grids(first.geometry(), next.geometry()) {
             let (one, other) = (describe(first.geometry()), describe(next.geometry()));
             let apart = match finding {
@@ -29,19 +34,16 @@ pub(crate) fn image(case: &Case, context: &StageContext) -> Result<Image, StageE
                 _ => String::new(),
             };
             return Err(StageError::Data(format!(
-                "case `{}`: channel `{}` has {one} but channel `{}` has {other}{apart}; resample them to one grid",
-                case.id,
-                case.image().path,
-                file.path
+                "case `{id}`: channel `{first_path}` has {one} but channel `{path}` has {other}{apart}; resample them to \
+                 one grid",
             )));
         }
-        rest.push(next);
     }
-    if rest.is_empty() {
-        return Ok(first);
+    if parts.len() == 1 {
+        return Ok(parts.into_iter().map(|(_, image)| image).next().expect("there is one"));
     }
-    let views: Vec<_> = std::iter::once(&first).chain(&rest).map(pipe_imaging::Volume::voxels).collect();
-    let doing = || format!("joining the channels of case `{}`", case.id);
+    let views: Vec<_> = parts.iter().map(|(_, image)| image.voxels()).collect();
+    let doing = || format!("joining the channels of case `{id}`");
     let joined = concatenate(Axis(0), &views).map_err(StageError::inner(doing()))?;
     Image::new(joined, *first.geometry()).map_err(StageError::inner(doing()))
 }

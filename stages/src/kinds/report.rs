@@ -4,6 +4,7 @@ mod classes;
 mod comparison;
 mod curves;
 mod data;
+mod ensemble;
 mod figures;
 mod markup;
 mod method;

@@ -68,10 +68,10 @@ enum Pass {
 }
 
 /// `low · (1 − weight) + high · weight`.
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
+pub(super) struct Tap {
+    pub(super) low: usize,
+    pub(super) high: usize,
+    pub(super) weight: f32,
 }
 
 /// Four coefficients from `first` on, which counts from the one two before the axis, and what each weighs.
@@ -92,6 +92,11 @@ impl Axes {
         });
         let clips = passes.iter().any(|pass| matches!(pass, Some(Pass::Cubic(_))));
         Self { from, passes, clips }
+    }
+
+    /// Whether values are clipped to the range of the channel, so that channels must be given one by one.
+    pub(super) fn clips(&self) -> bool {
+        self.clips
     }
 
     /// One axis after the other, z first, so that memory is walked in rows until the last.
@@ -168,7 +173,7 @@ fn place(o: usize, n: usize, m: usize) -> f64 {
 }
 
 impl Tap {
-    fn new(o: usize, n: usize, m: usize) -> Self {
+    pub(super) fn new(o: usize, n: usize, m: usize) -> Self {
         let at = place(o, n, m).clamp(0.0, (n - 1) as f64);
         let low = at.floor() as usize;
         Self { low, high: (low + 1).min(n - 1), weight: (at - low as f64) as f32 }

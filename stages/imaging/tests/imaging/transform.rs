@@ -234,3 +234,55 @@ proptest! {
         prop_assert_eq!(kept.count(), there.as_slice().iter().filter(|v| **v != 0).count());
     }
 }
+
+#[test]
+fn scores_that_come_plane_by_plane_land_where_all_together_do() {
+    #[track_caller]
+    fn check(transform: &Transform) {
+        let [z, y, x] = transform.target().shape.0;
+        let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 9) as f32 / (1 << 23) as f32;
+        let scores: Vec<f32> = (0..3 * z * y * x).map(noise).collect();
+        let scores = Image::from_vec(scores, 3, *transform.target()).expect("three channels");
+        let mut planes = transform.invert_planes(3, true).expect("valid");
+        for plane in 0..z {
+            let of = |channel: usize| &scores.channel(channel)[plane * y * x..][..y * x];
+            planes.push([of(0), of(1), of(2)].concat()).expect("a plane of the grid");
+        }
+        let (labels, kept) = planes.finish().expect("all planes");
+        assert_eq!(labels, transform.invert_scores(&scores).expect("target grid"));
+        let kept = kept.expect("asked for");
+        assert_eq!(kept.geometry(), transform.source());
+        for (at, &label) in labels.as_slice().iter().enumerate() {
+            let best = (0..3).max_by(|a, b| kept.channel(*a)[at].total_cmp(&kept.channel(*b)[at]));
+            assert_eq!(Some(usize::from(label)), best, "voxel {at}");
+        }
+    }
+    for case in REFERENCE.orientation.iter().step_by(11) {
+        let upright = Transform::new(&Geometry::new([9, 11, 13], case.affine)).canonical();
+        let shape = upright.target().shape.0;
+        let cropped = upright.clone().crop(Window { start: [1, 0, 2], shape: shape.map(|n| n - 3) });
+        let cropped = cropped.expect("inside");
+        check(&upright);
+        check(&cropped);
+        check(&cropped.clone().resample_to_shape([4, 21, 7]).expect("valid"));
+        check(&cropped.resample_to_shape([17, 5, 10]).expect("valid"));
+    }
+    // Thick slices: the nearest of them.
+    let thick = Transform::new(&Geometry::with_spacing([5, 8, 9], [6.0, 1.0, 1.0]));
+    check(&thick.clone().pad_to([7, 12, 10]).expect("valid"));
+    check(&thick.clone().resample_to_spacing([1.0; 3]).expect("valid"));
+    check(&thick.resample_to_shape([2, 8, 9]).expect("valid"));
+}
+
+#[test]
+fn planes_of_another_grid_are_refused() {
+    let transform = Transform::new(&Geometry::with_spacing([2, 3, 4], [1.0; 3]));
+    let mut planes = transform.invert_planes(2, false).expect("valid");
+    let error = planes.push(vec![0.0; 12]).expect_err("one channel");
+    assert_eq!(
+        error.to_string(),
+        "planes of class scores have 2 channels and 12 values, but the target grid has 2×3×4 voxels (z×y×x)"
+    );
+    planes.push(vec![0.0; 24]).expect("a plane");
+    assert!(planes.finish().expect_err("a plane is missing").to_string().contains("end too early"));
+}

@@ -1,6 +1,7 @@
 //! The crate's only integration-test binary. Every test that runs a model needs the real ONNX Runtime and gets it the
 //! way a user does: found on the machine, or fetched with pip once.
 
+mod merge;
 mod networks;
 mod predict;
 mod reference;

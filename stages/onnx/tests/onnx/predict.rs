@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use pipe_onnx::{
-    Dims, GraphBuilder, PredictError, PredictOptions, Probabilities, Session, predict, predict_classes,
+    Blend, Dims, GraphBuilder, Planes, PredictError, PredictOptions, Probabilities, Session, planes, predict,
+    predict_classes,
 };
 
 use crate::networks::{classifier2d, elementwise3d, shallow2d, unet2d, unet3d, values};
@@ -38,12 +39,14 @@ fn tiling_a_model_without_neighbourhood_equals_one_direct_run() {
     assert_close(whole.values(), &softmax(&logits, 3), 5e-7);
     for patch in [[4, 6, 3], [1, 1, 1], [16, 4, 16], [9, 14, 10]] {
         for overlap in [0.0, 0.5, 0.75] {
-            let options =
-                PredictOptions { overlap, mirror: [true, false, true], ..PredictOptions::new(patch) };
-            let tiled = run(&model, &volume, shape, &options);
-            assert_eq!((tiled.classes(), tiled.shape()), (3, [9, 14, 11]));
-            // Weighted means of equal logits: one rounding a tile.
-            assert_close(tiled.values(), whole.values(), 2e-6);
+            for blend in [Blend::Gaussian, Blend::Constant] {
+                let mirror = [true, false, true];
+                let options = PredictOptions { overlap, blend, mirror, ..PredictOptions::new(patch) };
+                let tiled = run(&model, &volume, shape, &options);
+                assert_eq!((tiled.classes(), tiled.shape()), (3, [9, 14, 11]));
+                // Weighted means of equal logits: one rounding a tile.
+                assert_close(tiled.values(), whole.values(), 2e-6);
+            }
         }
     }
 }
@@ -72,6 +75,56 @@ fn the_number_of_tiles_a_run_changes_nothing() {
         // A run of several tiles may sum in another order.
         assert_close(found.values(), expected.values(), 1e-5);
     }
+}
+
+#[test]
+fn any_number_of_sessions_gives_the_same_bits() {
+    let model = unet3d().expect("valid");
+    let shape = [1, 11, 13, 18];
+    let volume = input(shape);
+    let mirror = [false, true, false];
+    let options = PredictOptions { mirror, ..PredictOptions::new([4, 8, 8]) };
+    let run = |count: usize| {
+        let mut sessions: Vec<Session> = (0..count).map(|_| session(&model)).collect();
+        let runs = planes::runs(sessions[0].interface(), shape, &options).expect("valid");
+        assert_eq!(runs, 5 * 3 * 4 * 2, "tiles along z, y, x, each mirrored once");
+        let mut planes = Planes::new(&mut sessions, &volume, shape, &options).expect("valid");
+        let found: Vec<Vec<f32>> = (0..11).map(|_| planes.next_plane().expect("a plane")).collect();
+        assert!(planes.next_plane().expect_err("there is none left").to_string().contains("all were given"));
+        found
+    };
+    let one = run(1);
+    for count in [2, 3, 50, 200] {
+        assert_eq!(run(count), one, "{count} sessions");
+    }
+}
+
+#[test]
+fn all_voxels_of_a_tile_count_the_same_without_the_gaussian() {
+    // A network that sees where it is: padding darkens the border of each tile.
+    let model = shallow2d().expect("valid");
+    let shape = [1, 1, 4, 6];
+    let volume = input(shape);
+    let options = PredictOptions { blend: Blend::Constant, overlap: 0.5, ..PredictOptions::new([1, 4, 4]) };
+    let mut session = session(&model);
+    let mut tile = |x: usize| {
+        let rows = volume.chunks(6).flat_map(|row| row[x..x + 4].to_vec()).collect::<Vec<f32>>();
+        session.run(&rows, &[1, 1, 4, 4]).expect("runs").0
+    };
+    let (left, right) = (tile(0), tile(2));
+    let logits: Vec<f32> = (0..2 * 4 * 6)
+        .map(|at| {
+            let (row, x) = (at / 6, at % 6);
+            let of = |tile: &[f32], x: usize| tile[row * 4 + x];
+            match x {
+                0 | 1 => of(&left, x),
+                2 | 3 => f32::midpoint(of(&left, x), of(&right, x - 2)),
+                _ => of(&right, x - 2),
+            }
+        })
+        .collect();
+    let found = predict(&mut session, &volume, shape, &options).expect("predicted");
+    assert_close(found.values(), &softmax(&logits, 2), 1e-6);
 }
 
 #[test]

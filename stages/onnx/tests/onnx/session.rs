@@ -48,10 +48,14 @@ fn damaged_models_never_end_the_process() {
 }
 
 #[test]
-fn models_of_other_programs_must_have_the_interface_of_pipe() {
+fn models_of_other_programs_may_name_input_and_output_as_they_like() {
     load_runtime();
     let load = |name: &str| Session::from_file(&file(name), NonZeroUsize::MIN);
-    refused(load("foreign_names.onnx"), "needs the one input `input` but has `image`");
+    let mut named = load("foreign_names.onnx").expect("one input and one output");
+    let found = named.run(&[-1.0, 2.0], &[1, 1, 1, 2]).expect("runs");
+    assert_eq!(found, (vec![0.0, 2.0], vec![1, 1, 1, 2]));
+    refused(load("two_inputs.onnx"), "needs one input but has `input`, `other`");
+    refused(load("two_outputs.onnx"), "needs one output, or one called `logits`, but has `fine`, `coarse`");
     refused(load("integer_input.onnx"), "must be a float32 tensor");
     refused(load("bad_divisor.onnx"), "`spatial_divisor` is `4,zero` but must be 2 numbers above 0");
     let fixed = load("fixed_shape.onnx").expect("its interface is right");

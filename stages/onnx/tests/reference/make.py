@@ -119,6 +119,10 @@ def foreign():
     model("foreign_names", [tensor("image", open_shape)], [tensor("score", open_shape)], names)
     cast = [helper.make_node("Cast", ["input"], ["logits"], to=TensorProto.FLOAT)]
     model("integer_input", [tensor("input", open_shape, TensorProto.INT32)], [tensor("logits", open_shape)], cast)
+    both = [helper.make_node("Add", ["input", "other"], ["logits"])]
+    model("two_inputs", [tensor("input", open_shape), tensor("other", open_shape)], [tensor("logits", open_shape)], both)
+    coarse = [helper.make_node("Relu", ["image"], ["fine"]), helper.make_node("MaxPool", ["image"], ["coarse"], kernel_shape=[2, 2])]
+    model("two_outputs", [tensor("image", open_shape)], [tensor("fine", open_shape), tensor("coarse", open_shape)], coarse)
     relu = [helper.make_node("Relu", ["input"], ["logits"])]
     spoiled = {"spatial_divisor": "4,zero"}
     model("bad_divisor", [tensor("input", open_shape)], [tensor("logits", open_shape)], relu, metadata=spoiled)

@@ -1,6 +1,6 @@
 //! From a prepared image to class probabilities: the sessions of one thread. Knows no case and no table.
 
-use crate::artifacts::{Member, Predictor};
+use crate::artifacts::{Combine, Member, Predictor};
 use crate::error::StageError;
 use pipe_imaging::Image;
 use pipe_nn::Dims;
@@ -19,18 +19,28 @@ impl<'a> Networks<'a> {
         Self { predictor, sessions: predictor.members.iter().map(|_| None).collect() }
     }
 
-    /// The mean of the members' probabilities by their weights; `members` are positions in the predictor, at least one.
+    /// The members' probabilities made one as the predictor says; `members` are positions in it, at least one.
     pub(super) fn probabilities(&mut self, image: &Image, members: &[usize]) -> Result<Vec<f64>, StageError> {
         let cards = members.iter().map(|&index| &self.predictor.members[index].card);
         let total: f64 = cards.map(|card| card.weight).sum();
         let mut mean = vec![0.0; self.predictor.task.labels.len()];
+        let combine = self.predictor.combine;
         for &index in members {
             let share = self.predictor.members[index].card.weight / total;
             for (mean, own) in mean.iter_mut().zip(self.one(index, image)?) {
-                *mean += share * own;
+                // Logits are logarithms of probabilities, but for a number that all classes share.
+                *mean += share * if combine == Combine::MeanLogits { own.ln() } else { own };
             }
         }
-        Ok(mean)
+        match combine {
+            Combine::MeanProbabilities => Ok(mean),
+            Combine::MeanLogits => Ok(softmax(&mean)),
+            Combine::Majority | Combine::Staple => Err(StageError::Data(
+                "votes of classifiers have no probabilities to score: make the ensemble with `combine: \
+                 mean-probabilities` or `mean-logits`"
+                    .into(),
+            )),
+        }
     }
 
     /// What one network says: the mean softmax of the slices of an image in 2D, the softmax of the whole image in 3D.
@@ -60,7 +70,8 @@ impl<'a> Networks<'a> {
         }
         let mut mean = vec![0.0; classes];
         for logits in logits.chunks_exact(classes) {
-            for (mean, probability) in mean.iter_mut().zip(softmax(logits)) {
+            let logits: Vec<f64> = logits.iter().copied().map(f64::from).collect();
+            for (mean, probability) in mean.iter_mut().zip(softmax(&logits)) {
                 *mean += probability / shape[0] as f64;
             }
         }
@@ -112,9 +123,9 @@ fn fitted(image: &Image, member: &Member, session: &Session) -> (Vec<f32>, Vec<u
     (input, shape)
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = logits.iter().map(|logit| f64::from(logit - largest).exp()).collect();
+fn softmax(logits: &[f64]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.iter().map(|logit| (logit - largest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.into_iter().map(|power| power / sum).collect()
 }

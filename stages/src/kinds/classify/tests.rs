@@ -1,6 +1,6 @@
 use super::*;
-use crate::artifacts::predictor::{Member, MemberCard};
-use crate::artifacts::{Case, DatasetInfo, FileRef, Part};
+use crate::artifacts::predictor::{Combine, Member, MemberCard, Task};
+use crate::artifacts::{Case, DatasetInfo, FileRef, Part, Preparation};
 use crate::kinds::inference::testing::{Cohort, TestCase, above, labels, predictor, row_case};
 use crate::testing::{TestRun, TestSpace, problems};
 use pipe_cache::Digest;
@@ -10,7 +10,7 @@ use pipe_nn::Dims;
 use pipe_onnx::{GraphBuilder, Weights, Window};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Pixels of the patch: images are padded with 0 to as many.
 const PATCH: f32 = 64.0;
@@ -76,9 +76,17 @@ fn classify(
     classes: &[(&str, Option<&str>)],
     params: Value,
 ) -> Result<TestRun, String> {
-    let (cohort, model) = (cohort(space), predictor(space, &two_classes(), members));
-    let cases = table(space, classes);
-    let inputs = cohort.inputs(&model).into_iter().chain([("cases", cases.as_path())]);
+    classify_by(space, &predictor(space, &two_classes(), members), classes, params)
+}
+
+fn classify_by(
+    space: &TestSpace,
+    model: &Path,
+    classes: &[(&str, Option<&str>)],
+    params: Value,
+) -> Result<TestRun, String> {
+    let (cohort, cases) = (cohort(space), table(space, classes));
+    let inputs = cohort.inputs(model).into_iter().chain([("cases", cases.as_path())]);
     space.run::<Classify>(params, &inputs.collect::<Vec<_>>()).map_err(|error| error.chain())
 }
 
@@ -186,6 +194,24 @@ fn volumes_that_were_prepared_otherwise_are_refused() {
     let inputs = cohort.inputs(&model).into_iter().chain([("cases", cases.as_path())]);
     let error = space.run::<Classify>(json!({}), &inputs.collect::<Vec<_>>()).expect_err("refused").chain();
     assert!(error.contains("normalisation is"), "{error}");
+}
+
+#[test]
+fn logits_are_averaged_where_the_ensemble_says_so_and_votes_are_refused() {
+    let space = TestSpace::new();
+    let by = |combine: Combine| {
+        let members = vec![by_sum(&space, 1.0, 0), by_sum(&space, -3.0, 0)];
+        let task = Task { labels: two_classes(), channels: 1, preparation: Preparation::NONE };
+        let model = space.stored(&Predictor { task, combine, members });
+        classify_by(&space, &model, &CLASSES, json!({}))
+    };
+    // The sum of case `b` is 2.
+    let run = by(Combine::MeanLogits).expect("sound");
+    close(&rows(&run, "probabilities.csv")[2][4], sigmoid(-2.0));
+    for combine in [Combine::Majority, Combine::Staple] {
+        let error = by(combine).err().expect("votes");
+        assert!(error.contains("`combine: mean-probabilities` or `mean-logits`"), "{error}");
+    }
 }
 
 #[test]

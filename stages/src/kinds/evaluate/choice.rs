@@ -62,8 +62,14 @@ fn row<'a>(volumes: &'a Volumes, id: &str) -> Result<&'a VolumeRow, StageError> 
 
 /// The folds to validate: the one asked for, or all that members left out.
 fn folds(only: Option<usize>, predictor: &Predictor) -> Result<BTreeSet<usize>, StageError> {
-    let left_out: BTreeSet<usize> =
-        predictor.members.iter().map(|member| member.card.training.fold).collect();
+    let left_out: BTreeSet<usize> = predictor.members.iter().filter_map(|member| member.card.fold).collect();
+    if left_out.is_empty() {
+        return Err(StageError::Data(
+            "no network says which fold it left out in training, so validation cases may be its training cases: use \
+             `part: test`, or say `fold` where the model is imported"
+                .into(),
+        ));
+    }
     match only {
         None => Ok(left_out),
         Some(fold) if left_out.contains(&fold) => Ok([fold].into()),
@@ -80,5 +86,5 @@ fn folds(only: Option<usize>, predictor: &Predictor) -> Result<BTreeSet<usize>, 
 
 fn members_without(fold: usize, predictor: &Predictor) -> Vec<usize> {
     let members = predictor.members.iter().enumerate();
-    members.filter(|(_, member)| member.card.training.fold == fold).map(|(index, _)| index).collect()
+    members.filter(|(_, member)| member.card.fold == Some(fold)).map(|(index, _)| index).collect()
 }

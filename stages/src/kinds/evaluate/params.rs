@@ -2,14 +2,17 @@
 
 use super::scoring::Scoring;
 use super::words;
+use crate::kinds::inference::{DeviceName, Method};
 use crate::stage::ParamProblem;
 use pipe_metrics::bootstrap::Bootstrap;
 use pipe_metrics::lesions::{Connectivity, LesionRule};
 use pipe_metrics::segmentation::{Absent, Metric, OneEmpty};
 use pipe_metrics::surface::Definition;
+use pipe_onnx::{Blend, Provider};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -22,6 +25,16 @@ pub struct Params {
     pub mirror: bool,
     /// Share of a patch that its neighbour covers too, from 0 to below 1, where an image is larger than the patch.
     pub overlap: f64,
+    /// Also score every member of an ensemble by itself, and say with its interval how much better the ensemble is than
+    /// the mean of its members.
+    pub members: bool,
+    /// How much a voxel of a patch counts where patches overlap.
+    #[schemars(schema_with = "words::blend")]
+    pub blend: Blend,
+    /// Patches in one run of a network; as many as suit the device when it is left out.
+    pub batch: Option<NonZeroUsize>,
+    /// What networks run on.
+    pub device: DeviceName,
     /// What is measured, in the order of the tables.
     #[schemars(schema_with = "words::metrics")]
     pub metrics: Vec<Metric>,
@@ -66,11 +79,16 @@ impl Default for Params {
             lesions,
             bootstrap,
         } = Scoring::default();
+        let method = Method::default();
         Self {
             part: EvaluatedPart::Test,
             fold: None,
             mirror: false,
-            overlap: 0.5,
+            overlap: method.overlap,
+            members: false,
+            blend: method.blend,
+            batch: None,
+            device: DeviceName::default(),
             metrics,
             definition,
             tolerance_mm,
@@ -87,6 +105,11 @@ impl Default for Params {
 }
 
 impl Params {
+    pub(super) fn method(&self, provider: Provider) -> Method {
+        let Self { mirror, overlap, blend, batch, .. } = *self;
+        Method { mirror, overlap, blend, batch, provider }
+    }
+
     pub(super) fn scoring(&self) -> Scoring {
         Scoring {
             metrics: self.metrics.clone(),

@@ -10,15 +10,15 @@ use std::collections::BTreeMap;
 
 /// The values of one target in one case.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct TargetScore {
-    pub(super) presence: Presence,
+pub(in crate::kinds) struct TargetScore {
+    pub(in crate::kinds) presence: Presence,
     /// In the order of [`Scoring::metrics`].
-    pub(super) values: Vec<Value>,
+    pub(in crate::kinds) values: Vec<Value>,
 }
 
 /// Scores of every target, in their order; `labels` are the values that may occur, `None` for all. The error completes a
 /// sentence that names the reference: another grid than the prediction's, or a value that is no label.
-pub(super) fn score_case(
+pub(in crate::kinds) fn score_case(
     reference: &LabelMap,
     prediction: &LabelMap,
     labels: Option<&BTreeMap<u8, String>>,

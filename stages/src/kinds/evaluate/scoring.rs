@@ -72,6 +72,11 @@ impl Target {
 }
 
 impl Scoring {
+    /// The place of Dice among the metrics, where it is measured.
+    pub(in crate::kinds) fn dice(&self) -> Option<usize> {
+        self.metrics.iter().position(|metric| *metric == Metric::Dice)
+    }
+
     /// What is wrong whatever the labels are.
     pub fn check(&self) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
@@ -168,7 +173,7 @@ impl Scoring {
         }
     }
 
-    pub(super) fn settings(&self) -> Settings {
+    pub(in crate::kinds) fn settings(&self) -> Settings {
         Settings {
             metrics: self.metrics.clone(),
             definition: self.definition,
@@ -180,7 +185,7 @@ impl Scoring {
         }
     }
 
-    pub(super) fn rules(&self, targets: &[Target]) -> Rules {
+    pub(in crate::kinds) fn rules(&self, targets: &[Target]) -> Rules {
         Rules {
             definition: self.definition.name().into(),
             tolerance_mm: targets.iter().map(|target| (target.name.clone(), target.tolerance_mm)).collect(),
@@ -194,7 +199,7 @@ impl Scoring {
     }
 
     /// What each figure means, for people.
-    pub(super) fn definitions(&self) -> BTreeMap<String, String> {
+    pub(in crate::kinds) fn definitions(&self) -> BTreeMap<String, String> {
         let metrics = self.metrics.iter();
         let metrics = metrics.map(|metric| (metric.name(), metric.meaning(self.definition).to_owned()));
         metrics.chain(self.general()).map(|(name, text)| (name.to_owned(), text)).collect()

@@ -5,27 +5,32 @@ use super::scoring::{Scoring, Target};
 use crate::artifacts::metrics::{
     Interval, LabelPresence, MetricRow, MetricSummary, Metrics, MetricsSummary, PredictionFacts,
 };
-use pipe_metrics::segmentation::{Metric, Presence};
+use pipe_metrics::segmentation::Presence;
 use pipe_metrics::summary::Summary;
 use std::collections::BTreeMap;
 
 /// A case that was predicted.
-pub(super) struct Case {
-    pub(super) id: String,
-    pub(super) patient: String,
+pub(in crate::kinds) struct Case {
+    pub(in crate::kinds) id: String,
+    pub(in crate::kinds) patient: String,
     /// `None` without a reference.
-    pub(super) scores: Option<Vec<TargetScore>>,
+    pub(in crate::kinds) scores: Option<Vec<TargetScore>>,
 }
 
 /// Which cases these are, and who predicted them.
-pub(super) struct Origin {
-    pub(super) part: String,
-    pub(super) folds: Vec<usize>,
-    pub(super) prediction: Option<PredictionFacts>,
+pub(in crate::kinds) struct Origin {
+    pub(in crate::kinds) part: String,
+    pub(in crate::kinds) folds: Vec<usize>,
+    pub(in crate::kinds) prediction: Option<PredictionFacts>,
 }
 
 /// All values and what follows from them; `cases` in the order of their ids.
-pub(super) fn metrics(cases: &[Case], targets: &[Target], scoring: &Scoring, origin: Origin) -> Metrics {
+pub(in crate::kinds) fn metrics(
+    cases: &[Case],
+    targets: &[Target],
+    scoring: &Scoring,
+    origin: Origin,
+) -> Metrics {
     let scored: Vec<(&Case, &[TargetScore])> =
         cases.iter().filter_map(|case| Some((case, case.scores.as_deref()?))).collect();
     let mut rows = Vec::new();
@@ -89,23 +94,13 @@ pub(super) fn metrics(cases: &[Case], targets: &[Target], scoring: &Scoring, ori
     };
     let labels = targets.iter().enumerate().map(presence).collect();
 
-    let dice = scoring.metrics.iter().position(|metric| *metric == Metric::Dice);
     let single: Vec<usize> = (0..targets.len()).filter(|&t| !targets[t].is_group()).collect();
-    // Over cases, then over the labels that have a mean.
-    let mean_dice = |times: &[u32]| {
-        let Some(dice) = dice else { return f64::NAN };
-        let mean = |&t: &usize| {
-            let (mut sum, mut count) = (0.0, 0.0);
-            for (cases, &times) in patients.iter().zip(times) {
-                for number in cases.iter().map(|&case| value(case, t, dice).number).filter(|n| !n.is_nan()) {
-                    sum += number * f64::from(times);
-                    count += f64::from(times);
-                }
-            }
-            sum / count
-        };
-        Summary::of(&single.iter().map(mean).collect::<Vec<f64>>()).mean
+    let dice_of = |case: &usize| -> Vec<f64> {
+        let dice = scoring.dice();
+        single.iter().map(|&t| dice.map_or(f64::NAN, |dice| value(*case, t, dice).number)).collect()
     };
+    let dice: Vec<Vec<Vec<f64>>> = patients.iter().map(|cases| cases.iter().map(dice_of).collect()).collect();
+    let mean_dice = |times: &[u32]| mean_dice(&dice, times);
     let summary = MetricsSummary {
         part: origin.part,
         folds: origin.folds,
@@ -123,6 +118,7 @@ pub(super) fn metrics(cases: &[Case], targets: &[Target], scoring: &Scoring, ori
         labels,
         metrics: summaries,
         comparison: Vec::new(),
+        ensemble: None,
         rules: scoring.rules(targets),
         definitions: scoring.definitions(),
         prediction: origin.prediction,
@@ -130,6 +126,23 @@ pub(super) fn metrics(cases: &[Case], targets: &[Target], scoring: &Scoring, ori
     Metrics { rows, summary }
 }
 
-pub(super) fn finite(value: f64) -> Option<f64> {
+/// Mean Dice over cases, then over the labels that have a mean. `dice`: of each patient, of each case, of each label;
+/// `times`: how often each patient counts.
+pub(in crate::kinds) fn mean_dice(dice: &[Vec<Vec<f64>>], times: &[u32]) -> f64 {
+    let labels = dice.iter().flatten().map(Vec::len).next().unwrap_or(0);
+    let mean = |label: usize| {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (cases, &times) in dice.iter().zip(times) {
+            for number in cases.iter().map(|case| case[label]).filter(|number| !number.is_nan()) {
+                sum += number * f64::from(times);
+                count += f64::from(times);
+            }
+        }
+        sum / count
+    };
+    Summary::of(&(0..labels).map(mean).collect::<Vec<f64>>()).mean
+}
+
+pub(in crate::kinds) fn finite(value: f64) -> Option<f64> {
     value.is_finite().then_some(value)
 }

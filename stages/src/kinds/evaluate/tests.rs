@@ -353,6 +353,39 @@ fn mirroring_changes_a_network_that_sees_directions_and_not_one_that_sees_voxels
 }
 
 #[test]
+fn an_ensemble_is_compared_with_the_mean_of_its_members() {
+    let space = TestSpace::new();
+    let row = [-1.0, 0.5, 1.5, 2.5, 3.5];
+    let reference = row.map(|value| u8::from(value > 1.0));
+    let case = |id| row_case(id, Part::Test, &row, Some(&reference));
+    let cohort = Cohort::plain(&space, &two_labels(), &[case("a"), case("b")]);
+    let members = vec![above(&space, 0.0, 0), above(&space, 2.0, 1)];
+    let predictor = predictor(&space, &two_labels(), members);
+    let run = evaluate(&space, &cohort, &predictor, json!({ "metrics": ["iou", "dice"], "members": true }));
+    let ensemble = run.load(&METRICS).summary.ensemble.expect("asked for");
+    // Thresholds 0 and 2 have the mean 1: all right together, 6/7 and 4/5 alone.
+    let close = |found: Option<f64>, expected: f64| {
+        assert!((found.expect("defined") - expected).abs() < 1e-12, "{found:?} {expected}");
+    };
+    close(ensemble.ensemble, 1.0);
+    close(ensemble.mean_of_members, 29.0 / 35.0);
+    close(ensemble.difference, 6.0 / 35.0);
+    let interval = ensemble.interval.expect("two patients");
+    close(Some(interval.low), 6.0 / 35.0);
+    close(Some(interval.high), 6.0 / 35.0);
+    let alone: Vec<(usize, Option<f64>)> =
+        ensemble.members.iter().map(|member| (member.cases, member.mean_foreground_dice)).collect();
+    assert_eq!(alone.len(), 2);
+    close(alone[0].1, 6.0 / 7.0);
+    close(alone[1].1, 0.8);
+    assert!(alone.iter().all(|(cases, _)| *cases == 2));
+    // Without it nothing is said, and the figures are the same.
+    let plain = evaluate(&space, &cohort, &predictor, json!({ "metrics": ["iou", "dice"] }));
+    assert_eq!(plain.load(&METRICS).rows, run.load(&METRICS).rows);
+    assert_eq!(plain.load(&METRICS).summary.ensemble, None);
+}
+
+#[test]
 fn the_number_of_threads_changes_nothing() {
     let cases =
         || ["a", "b", "c", "d", "e"].map(|id| oblong_case(id, Part::Test, u64::from(id.as_bytes()[0])));

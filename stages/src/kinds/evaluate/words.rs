@@ -16,6 +16,7 @@ pub const DEFINITIONS: [&str; 3] = ["deepmind", "monai", "medpy"];
 pub const EMPTY: [&str; 4] = ["worst", "infinite", "undefined", "library"];
 pub const ABSENT: [&str; 2] = ["undefined", "perfect"];
 pub const CONNECTIVITY: [&str; 2] = ["6", "26"];
+pub const BLENDS: [&str; 2] = ["gaussian", "constant"];
 
 pub(super) fn metrics(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "enum": METRICS } })
@@ -35,6 +36,10 @@ pub(super) fn absent(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn connectivity(_: &mut SchemaGenerator) -> Schema {
     one_of(&CONNECTIVITY)
+}
+
+pub(super) fn blend(_: &mut SchemaGenerator) -> Schema {
+    one_of(&BLENDS)
 }
 
 fn one_of(words: &[&str]) -> Schema {
@@ -64,5 +69,6 @@ mod tests {
         check::<OneEmpty>(&EMPTY);
         check::<Absent>(&ABSENT);
         check::<Connectivity>(&CONNECTIVITY);
+        check::<pipe_onnx::Blend>(&BLENDS);
     }
 }

@@ -91,7 +91,7 @@ fn other_size(patch: [usize; 3], multiple: [usize; 3], dims: Dims) -> [usize; 3]
 }
 
 /// Uniform numbers from −√3 to √3: mean 0, variance 1. SplitMix64 (Steele, Lea and Flood 2014).
-fn noise(count: usize, seed: u64) -> Vec<f32> {
+pub(in crate::kinds) fn noise(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

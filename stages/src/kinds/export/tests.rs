@@ -129,12 +129,12 @@ fn the_predictor_carries_all_that_the_model_card_says() {
     let run = space
         .run::<Export>(json!({}), &[("model", &space.stored(&model))])
         .expect("a sound model is exported");
-    let Predictor { task, members } = run.load(&PREDICTOR);
+    let Predictor { task, members, .. } = run.load(&PREDICTOR);
     assert_eq!(task.labels, model.card.labels);
     assert_eq!((task.channels, task.preparation), (1, model.card.preparation));
     let card = &members[0].card;
     assert_eq!((card.weight, card.dims, card.patch), (1.0, Dims::Two, [1, 8, 8]));
-    assert_eq!(card.training, model.card.training);
+    assert_eq!(card.training, Some(model.card.training.clone()));
     assert_eq!(card.name, "U-Net 2d, fold 3");
     // Encoder 36 + 8 + 144 + 8 and 288 + 16 + 576 + 16, up 128 + 4, decoder 288 + 8 + 144 + 8, head 12 + 3.
     assert_eq!(card.architecture, "U-Net 2d: 2 levels of 4 to 8 features, 1687 parameters");

@@ -1,7 +1,7 @@
 //! Small networks and small cohorts whose predictions can be worked out by hand. Tests only.
 
 use crate::artifact::Artifact;
-use crate::artifacts::predictor::{Member, MemberCard, Predictor, Task};
+use crate::artifacts::predictor::{Combine, Member, MemberCard, Predictor, Task};
 use crate::artifacts::{
     DatasetInfo, FileRef, FoldRow, FoldTable, Model, ModelCard, Part, Preparation, TrainingFacts, VolumeRow,
     Volumes, VolumesInfo,
@@ -95,7 +95,8 @@ pub(crate) fn voxelwise(
         dims,
         architecture: "one voxel".into(),
         patch: dims.axes(8),
-        training: training(fold),
+        fold: Some(fold),
+        training: Some(training(fold)),
         digest,
     };
     Member { card, path }
@@ -108,7 +109,7 @@ pub(crate) fn above(space: &TestSpace, threshold: f32, fold: usize) -> Member {
 
 pub(crate) fn predictor(space: &TestSpace, labels: &BTreeMap<u8, String>, members: Vec<Member>) -> PathBuf {
     let task = Task { labels: labels.clone(), channels: 1, preparation: Preparation::NONE };
-    space.stored(&Predictor { task, members })
+    space.stored(&Predictor { task, combine: Combine::default(), members })
 }
 
 /// A case as its files would be, and where it belongs.

@@ -106,17 +106,22 @@ impl Intensity {
         if self.figures == Figures::Dataset {
             return self.of_dataset(table, how, context);
         }
+        Ok(self.of_image())
+    }
+
+    /// What every image goes through by its own figures.
+    pub(in crate::kinds) fn of_image(self) -> Normalization {
         let then = match self.normalize {
             Normalize::Zscore => Scale::Zscore,
             Normalize::ZscoreNonzero => Scale::ZscoreNonzero,
             Normalize::MinMax => Scale::MinMax,
             Normalize::None => Scale::None,
         };
-        Ok(match self.clip {
+        match self.clip {
             None => then.into(),
             Some(Clip::Window([low, high])) => Normalization::Window { low, high, then },
             Some(Clip::Percentiles([low, high])) => Normalization::Percentiles { low, high, then },
-        })
+        }
     }
 
     fn of_dataset(

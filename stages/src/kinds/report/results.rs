@@ -1,10 +1,10 @@
 //! The section with the scores: the mean, every case of every label, the figures, and the lowest cases.
 
-use super::comparison;
 use super::figures::{count, decimals, fixed, metric_name, optional, percent};
 use super::markup::{Element, caption, element, name, number, prose, table};
 use super::scale::Range;
 use super::strip::{self, Axis, NARROW, Row, WIDE};
+use super::{comparison, ensemble};
 use crate::artifacts::metrics::{Interval, LabelPresence};
 use crate::artifacts::{Inspection, MetricRow, MetricSummary, Metrics, MetricsSummary};
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,6 +32,7 @@ pub(super) fn section(metrics: &Metrics, inspection: Option<&Inspection>) -> Ele
     if !summary.metrics.is_empty() {
         section = section.child(element("h3").text("Figures over the cases")).child(figures(summary));
         section = section.child(intervals_note(summary)).children(comparison::section(summary));
+        section = section.children(ensemble::section(summary));
     }
     section = section.children(presence(summary));
     section = section.children(undefined(&metrics.rows));

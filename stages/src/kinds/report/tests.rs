@@ -67,6 +67,7 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
         labels: Vec::new(),
         metrics: summaries,
         comparison: Vec::new(),
+        ensemble: None,
         rules: Rules {
             definition: "deepmind".into(),
             tolerance_mm: BTreeMap::new(),
@@ -85,6 +86,9 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
             members: [("onnx[fold=0]", 1.0), ("onnx[fold=1]", 3.0)].map(member).into(),
             mirror: false,
             overlap: 0.5,
+            blend: pipe_onnx::Blend::Gaussian,
+            combine: crate::artifacts::Combine::MeanProbabilities,
+            device: pipe_onnx::Provider::Cpu,
             runtime: RuntimeFact {
                 name: "ONNX Runtime".into(),
                 version: "1.2.3".into(),

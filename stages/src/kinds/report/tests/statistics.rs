@@ -1,7 +1,7 @@
 //! Intervals, empty masks and the comparison with a baseline.
 
 use super::*;
-use crate::artifacts::metrics::{ComparisonRow, LabelPresence};
+use crate::artifacts::metrics::{ComparisonRow, Ensemble, LabelPresence, MemberScore};
 
 #[test]
 fn figures_stand_beside_their_intervals() {
@@ -61,4 +61,30 @@ fn a_baseline_is_a_table_of_differences() {
     for wanted in ["Compared with the baseline", "12 patients at most", "0.0321", "0.25"] {
         assert!(all_text.contains(wanted), "{wanted}: {all_text}");
     }
+}
+
+#[test]
+fn what_joining_networks_is_worth_is_a_sentence_with_its_interval() {
+    #[track_caller]
+    fn check(low: f64, high: f64, verdict: &str) {
+        let mut metrics = metrics(&[("left", &[0.5, 0.75])]);
+        let member =
+            |name: &str, dice| MemberScore { name: name.into(), cases: 2, mean_foreground_dice: Some(dice) };
+        metrics.summary.ensemble = Some(Ensemble {
+            members: vec![member("onnx[fold=0]", 0.8), member("onnx[fold=1]", 0.84)],
+            mean_of_members: Some(0.82),
+            ensemble: Some(0.85),
+            difference: Some(0.03),
+            interval: Some(Interval { low, high }),
+            p_bootstrap: Some(0.01),
+        });
+        let html = page(json!({}), &metrics, None, &[]);
+        let page = parsed(&html);
+        let all_text = text(page.root_element());
+        assert!(all_text.contains(verdict), "{all_text}");
+        assert!(all_text.contains("0.8500 against 0.8200, a difference of 0.0300"), "{all_text}");
+    }
+    check(0.01, 0.05, "The ensemble is better than its members are on average");
+    check(-0.01, 0.05, "The ensemble and its members cannot be told apart");
+    check(-0.05, -0.01, "The ensemble is worse than its members are on average");
 }
