@@ -401,8 +401,10 @@ impl Services for LocalServices {
         let handed = HANDED_OUT.replace(outer);
         let value = value?;
         self.counts.made.fetch_add(1, Ordering::Relaxed);
-        let unchanged =
-            |(path, stat): &(PathBuf, FileStat)| FileStat::following(path).ok().as_ref() == Some(stat);
+        let unchanged = |(path, before): &(PathBuf, FileStat)| {
+            let of_the_cache = before.is_sealed();
+            FileStat::following(path).is_ok_and(|now| now == *before || of_the_cache && now.is_still(before))
+        };
         if let Some((path, _)) = handed.iter().find(|file| !unchanged(file)) {
             return Err(StageError::Data(format!(
                 "`{}` changed while it was read; run again",

@@ -75,6 +75,13 @@ impl FileStat {
         self.mode & 0o222 == 0 && files::is_seal(self.modified.nanoseconds)
     }
 
+    /// Whether a file of the cache that had the stat `before` is still what it was. Whoever gives it another name, as
+    /// another stage may at any time, changes its ctime; who syncs it seals it anew, which changes its mtime too.
+    pub fn is_still(&self, before: &Self) -> bool {
+        let modified = if self.is_sealed() { before.modified } else { self.modified };
+        Self { changed: before.changed, modified, ..*self } == *before
+    }
+
     /// Whether this is a regular file.
     pub fn is_file(&self) -> bool {
         self.mode & TYPE_BITS == 0o100_000
@@ -105,5 +112,33 @@ pub(crate) fn kind_of(file_type: std::fs::FileType) -> &'static str {
         kind if kind.is_fifo() => "named pipe",
         kind if kind.is_socket() => "socket",
         _ => "device",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn another_name_and_another_seal_leave_a_file_what_it_was_and_a_write_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("object");
+        let seal = || files::seal(&fs_err::File::open(&path).unwrap(), false).unwrap();
+        fs::write(&path, "voxels").unwrap();
+        seal();
+        let before = FileStat::following(&path).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::hard_link(&path, dir.path().join("name")).unwrap();
+        let linked = FileStat::following(&path).unwrap();
+        assert_ne!(linked, before);
+        assert!(linked.is_still(&before));
+        files::sync_sealed(&fs_err::File::open(&path).unwrap()).unwrap();
+        assert!(FileStat::following(&path).unwrap().is_still(&before));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        fs::write(&path, "vowels").unwrap();
+        assert!(!FileStat::following(&path).unwrap().is_still(&before));
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o444)).unwrap();
+        assert!(!FileStat::following(&path).unwrap().is_still(&before), "written to since it was sealed");
     }
 }

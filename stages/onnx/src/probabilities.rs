@@ -51,8 +51,8 @@ impl Probabilities {
 }
 
 /// Takes the softmax over the classes, in place. `logits`: `[classes, …]`, C order; minus infinity is a probability of 0
-/// as long as one class of the voxel is finite. The error is the place of a value that has none: its logits are NaN or
-/// infinite.
+/// as long as one class of the voxel is finite. The error is the place of the first value that has none: among the logits of
+/// its voxel is NaN or infinity.
 pub fn softmax(logits: &mut [f32], classes: usize) -> Result<(), usize> {
     let voxels = (logits.len() / classes.max(1)).max(1);
     let mut highest = vec![f32::NEG_INFINITY; voxels];
@@ -96,6 +96,6 @@ mod tests {
     #[test]
     fn logits_without_a_softmax_are_named() {
         assert_eq!(softmax(&mut [0.0, 1.0, 2.0, f32::NAN], 2), Err(1));
-        assert_eq!(softmax(&mut [0.0, f32::INFINITY], 2), Err(1));
+        assert_eq!(softmax(&mut [0.0, f32::INFINITY], 2), Err(0));
     }
 }

@@ -209,7 +209,7 @@ fn logits_are_averaged_where_the_ensemble_says_so_and_votes_are_refused() {
     let run = by(Combine::MeanLogits).expect("sound");
     close(&rows(&run, "probabilities.csv")[2][4], sigmoid(-2.0));
     for combine in [Combine::Majority, Combine::Staple] {
-        let error = by(combine).err().expect("votes");
+        let error = by(combine).expect_err("votes");
         assert!(error.contains("`combine: mean-probabilities` or `mean-logits`"), "{error}");
     }
 }

@@ -247,13 +247,8 @@ impl<'a> Sandbox<'a> {
                     }
                 }
                 Some(Placed::Shared(before)) if kind.is_file() => {
-                    // Whoever gives the file another name, as another stage may now, changes its ctime; who syncs it
-                    // seals it anew, which changes its mtime too.
-                    let now = FileStat::following(&entry.path()).ok().map(|now| {
-                        let modified = if now.is_sealed() { before.modified } else { now.modified };
-                        FileStat { changed: before.changed, modified, ..now }
-                    });
-                    if now != Some(before) {
+                    let now = FileStat::following(&entry.path()).ok();
+                    if !now.is_some_and(|now| now.is_still(&before)) {
                         findings.changed.push(shown(&path));
                     }
                 }
