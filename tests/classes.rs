@@ -75,7 +75,7 @@ fn images_become_a_table_of_probabilities_with_scores_and_a_report() {
 #[test]
 fn a_program_may_make_the_table() {
     let space = TestSpace::new(
-        r#"
+        r"
 name: own
 stages:
   mine:
@@ -85,7 +85,7 @@ stages:
       outputs: [table]
   scores: { uses: evaluate-classes, in: { table: mine } }
   report: { uses: report, in: { classes: scores } }
-"#,
+",
     );
     space.run(&[]).code(0).says("auc roc 1");
     assert!(space.read("results/own/report/report/report.html").contains("Every case was put in its class"));
