@@ -11,6 +11,7 @@ use crate::files;
 use crate::manifest::{ActionKey, Manifest};
 use crate::reach::Files;
 use crate::store::{Store, Stored};
+use crate::walk::Node;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -57,11 +58,13 @@ impl Cache {
         let mut folders = BTreeSet::new();
         let mut found = BTreeMap::new();
         for tree in record.outputs.values() {
-            for file in from.tree_entries(tree)? {
-                found.insert(file.digest, file.size);
-            }
-            let enter = &mut |folder: &Digest| folders.insert(*folder);
-            from.reach(tree, Files::Stored, enter, &mut |_, _| {})?;
+            from.walk(tree, &mut |_, node| {
+                match node {
+                    Node::Folder(tree) => drop(folders.insert(tree.digest())),
+                    Node::File { digest, size, .. } => drop(found.insert(digest, size)),
+                }
+                Ok(())
+            })?;
         }
         let explains = explanation(from, &record.manifest)?;
         let fetch =

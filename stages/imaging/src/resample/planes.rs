@@ -8,7 +8,6 @@ use crate::volume::Shape;
 ///
 /// Gives bit by bit what [`resample_image`](super::resample_image) gives of all planes together.
 pub(crate) struct PlaneResampler {
-    from: Shape,
     /// Of each plane that comes out, which planes it is made of. None where z keeps its length.
     z: Option<Vec<Tap>>,
     y_and_x: Axes,
@@ -37,12 +36,7 @@ impl PlaneResampler {
         if y_and_x.clips() {
             return Err(ResampleError::Planes);
         }
-        Ok(Self { from, z, y_and_x, before: Vec::new(), last: Vec::new(), came: 0, gone: 0 })
-    }
-
-    /// Whether all planes came.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.came == self.from.0[0]
+        Ok(Self { z, y_and_x, before: Vec::new(), last: Vec::new(), came: 0, gone: 0 })
     }
 
     /// Takes the next plane and gives those that can be made now, each with its place.

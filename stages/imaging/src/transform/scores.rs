@@ -93,7 +93,7 @@ impl ScorePlanes {
     /// The label of the highest score of each voxel on the source grid, the lower one on a tie; and the scores, where they
     /// are kept. What was cropped away is background, with a score of 1 for it and 0 for all others.
     pub fn finish(self) -> Result<(LabelMap, Option<Image>), TransformError> {
-        if !self.resampler.is_complete() {
+        if self.came < self.transform.target.shape.0[0] {
             return Err(self.problem("end too early".into()));
         }
         let Self { transform, channels, labels, kept, .. } = self;

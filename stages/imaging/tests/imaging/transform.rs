@@ -285,4 +285,8 @@ fn planes_of_another_grid_are_refused() {
     );
     planes.push(vec![0.0; 24]).expect("a plane");
     assert!(planes.finish().expect_err("a plane is missing").to_string().contains("end too early"));
+    // All that holds voxels, but not the padding below it.
+    let mut planes = transform.pad_to([6, 3, 4]).expect("valid").invert_planes(2, false).expect("valid");
+    (0..5).for_each(|_| planes.push(vec![0.0; 24]).expect("a plane"));
+    assert!(planes.finish().expect_err("a plane is missing").to_string().contains("end too early"));
 }
