@@ -110,6 +110,17 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def memory(command: list[str], folder: Path) -> float:
+    """Largest memory of one process in MiB, as GNU time tells it: what Python starts itself inherits the peak of Python."""
+    program = shutil.which("time")
+    if program is None:
+        return float("nan")
+    with tempfile.NamedTemporaryFile("r") as told:
+        quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run([program, "-f", "%M", "-o", told.name, *command], cwd=folder, check=True, **quiet)
+        return float(told.read()) / 1024
+
+
 def forget(engine: Engine, folder: Path) -> None:
     """Removes all that was made, so that every stage runs again."""
     for made in engine.made:
@@ -122,7 +133,7 @@ def forget(engine: Engine, folder: Path) -> None:
         path.unlink()
 
 
-def measure(engine: Engine, stages: list[Stage], width: int, repeat: int) -> dict[str, tuple[float, float]]:
+def measure(engine: Engine, stages: list[Stage], width: int, repeat: int) -> tuple[dict[str, tuple[float, float]], float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "src").mkdir()
@@ -143,7 +154,11 @@ def measure(engine: Engine, stages: list[Stage], width: int, repeat: int) -> dic
             found["noop"].append(timed(engine.run, folder))
             (folder / "src/0.txt").write_text(source(0, turn + 1))
             found["leaf"].append(timed(engine.run, folder))
-    return {scenario: (min(wall for wall, _ in runs), min(cpu for _, cpu in runs)) for scenario, runs in found.items()}
+        # The last run changed a file; one more brings all up to date, and the next has nothing to do.
+        subprocess.run(engine.run, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        idle = memory(engine.run, folder)
+    times = {scenario: (min(wall for wall, _ in runs), min(cpu for _, cpu in runs)) for scenario, runs in found.items()}
+    return times, idle
 
 
 def main() -> None:
@@ -160,20 +175,22 @@ def main() -> None:
     width = max(1, given.stages // LAYERS)
     stages = [Stage(layer, index, width) for layer in range(LAYERS) for index in range(width)]
     known = engines(str(Path(found_pipe).resolve()), given.jobs)
-    times = {}
+    times, idle = {}, {}
     for name in dict.fromkeys(["pipe", *given.engines.split(",")]):
         if name not in known:
             sys.exit(f"there is no engine `{name}`: known are {', '.join(known)}")
         if shutil.which(known[name].program) is None:
             print(f"{name}: not installed, left out", file=sys.stderr)
             continue
-        times[name] = measure(known[name], stages, width, given.repeat)
+        times[name], idle[name] = measure(known[name], stages, width, given.repeat)
     print(f"{len(stages)} stages, {given.jobs} jobs; seconds (processor seconds), and wall time over that of pipe")
     for scenario in ("cold", "noop", "leaf"):
         for name, measured in times.items():
             wall, cpu = measured[scenario]
             ratio = wall / times["pipe"][scenario][0]
             print(f"{scenario:5} {name:10} {wall:9.3f} ({cpu:8.3f})  ×{ratio:.2f}")
+    for name, most in idle.items():
+        print(f"noop memory {name:10} {most:6.1f} MiB  ×{most / idle['pipe']:.2f}")
 
 
 main()
