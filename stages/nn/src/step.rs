@@ -116,7 +116,7 @@ impl<'a, B: Backend> Stepper<'a, B> {
             layers.extend(self.gradient_statistics(&mut gradients)?);
         }
         let norm = self.optimizer.update(rate, &mut self.model.parameters, &mut gradients)?;
-        self.move_average();
+        self.move_average(number);
         Ok(Watched { loss: total as f32, norm, layers })
     }
 
@@ -211,8 +211,9 @@ impl<'a, B: Backend> Stepper<'a, B> {
         Ok(seen)
     }
 
-    fn move_average(&mut self) {
-        let (Some(decay), Some(average)) = (self.config.ema, &mut self.average) else { return };
+    fn move_average(&mut self, updates: usize) {
+        let (Some(limit), Some(average)) = (self.config.ema, &mut self.average) else { return };
+        let decay = average_decay(limit, updates);
         for (held, new) in average.iter_mut().zip(&self.model.parameters) {
             *held = held.clone() * decay as f32 + new.clone() * (1.0 - decay) as f32;
         }
@@ -240,5 +241,38 @@ impl<'a, B: Backend> Stepper<'a, B> {
     /// What came up since the last call.
     pub(crate) fn warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+}
+
+/// The share of itself that the running mean keeps at an update which `updates` others went before. It starts at 0.1 and
+/// rises to `limit`, so that the random start is forgotten within the first updates (TensorFlow's
+/// `ExponentialMovingAverage` with `num_updates`).
+fn average_decay(limit: f64, updates: usize) -> f64 {
+    let updates = updates as f64;
+    limit.min((1.0 + updates) / (10.0 + updates))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decay_of_the_running_mean_rises_to_its_limit() {
+        let check = |limit, updates, expected: f64| {
+            let decay = average_decay(limit, updates);
+            assert!((decay - expected).abs() < 1e-12, "limit {limit} after {updates}: {decay}, not {expected}");
+        };
+        check(0.999, 0, 0.1);
+        check(0.999, 8, 0.5);
+        check(0.999, 990, 0.991);
+        check(0.999, 8989, 8990.0 / 8999.0);
+        check(0.999, 10_000, 0.999);
+        check(0.05, 0, 0.05);
+    }
+
+    #[test]
+    fn random_start_is_forgotten_in_fifty_updates() {
+        let left: f64 = (0..50).map(|updates| average_decay(0.999, updates)).product();
+        assert!(left < 1e-6, "{left} of the start is left");
     }
 }

@@ -29,7 +29,7 @@ const LOG: Out<TrainingLog> = Out::new("log");
 
 impl Stage for Train {
     const KIND: &'static str = "train";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Trains a network on all folds but one, and validates it on that one.";
     type Params = Params;
 

@@ -45,7 +45,8 @@ pub struct Params {
     /// Bounds on the gradient.
     #[serde(default)]
     clip: Clip,
-    /// Decay of a running mean of the weights, such as 0.999, which is validated and kept in their place.
+    /// Decay of a running mean of the weights, such as 0.999, which is validated and kept in their place. It starts lower
+    /// and rises, so that the mean soon forgets where training began.
     #[serde(default)]
     ema: Option<f64>,
     /// What is minimised; Dice with cross-entropy for voxels and cross-entropy for whole images unless given.
