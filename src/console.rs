@@ -6,20 +6,40 @@ use pipe_cache::Timestamp;
 use pipe_stages::context::StageEvent;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 mod json;
 mod live;
 
+/// The first failure to print what a command was asked for.
+static UNPRINTED: Mutex<Option<io::Error>> = Mutex::new(None);
+
 /// Prints what a command was asked for.
 pub fn data(text: impl Display) {
-    // A closed pipe (`pipe list | head`) is the reader's choice, not an error.
-    let _ = write!(std::io::stdout(), "{text}");
+    if let Err(error) = write!(io::stdout(), "{text}") {
+        failed(error);
+    }
 }
 
 pub fn data_line(text: impl Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    data(format_args!("{text}\n"));
+}
+
+fn failed(error: io::Error) {
+    // A closed pipe (`pipe list | head`) is the reader's choice, not an error.
+    if error.kind() != io::ErrorKind::BrokenPipe {
+        UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Why not all was printed that a command was asked for.
+pub fn unprinted() -> Option<io::Error> {
+    if let Err(error) = io::stdout().flush() {
+        failed(error);
+    }
+    UNPRINTED.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 pub fn error(text: impl Display) {
@@ -226,13 +246,19 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// `640 KiB`, `18 MiB`, `12 GiB`.
-pub fn bytes(bytes: u64) -> String {
-    match bytes {
-        0..1_048_576 => format!("{} KiB", bytes >> 10),
-        1_048_576..10_737_418_240 => format!("{} MiB", bytes >> 20),
-        _ => format!("{} GiB", bytes >> 30),
+/// `512 B`, `1.5 KiB`, `2.0 GiB`.
+pub fn bytes(size: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = size as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if value < 1023.95 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
     }
+    if unit == "B" { format!("{size} B") } else { format!("{value:.1} {unit}") }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -267,5 +293,21 @@ mod tests {
         let facts = facts.map(|(name, value)| (name.to_owned(), serde_json::json!(value)));
         let report = StageReport { facts: facts.into_iter().collect(), ..StageReport::default() };
         assert_eq!(done(&report), "0.00 s, dice 0.8765, difference 1.2e-6, loss 0.0000, shift -9.0e-4");
+    }
+
+    #[test]
+    fn sizes_have_one_decimal_from_a_kibibyte_on() {
+        let known = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1536, "1.5 KiB"),
+            (1024 * 1024 - 1, "1.0 MiB"),
+            (3 * 1024 * 1024 * 1024, "3.0 GiB"),
+            (u64::MAX, "16384.0 PiB"),
+        ];
+        for (size, text) in known {
+            assert_eq!(bytes(size), text);
+        }
     }
 }

@@ -51,7 +51,7 @@ fn changed_files(old: &Digest, new: &Digest, store: &Store) -> Option<String> {
     let mut named: Vec<_> = changes
         .iter()
         .take(FILES_NAMED)
-        .map(|change| format!("{} {}", change.path, words(change.kind)))
+        .map(|change| format!("`{}` {}", change.path, words(change.kind)))
         .collect();
     if changes.len() > FILES_NAMED {
         named.push(format!("and {} more", changes.len() - FILES_NAMED));

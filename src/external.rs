@@ -40,6 +40,10 @@ impl Externals {
                 self.watched.push(Watched { path, expected: Expected::Absent });
                 continue;
             }
+            if !path.exists() && !path.is_symlink() {
+                let folder = std::env::current_dir().unwrap_or_default();
+                return Err(CacheError::NotThere { parameter: external.parameter, path, folder });
+            }
             let listing = Listing::read(&path, &cache.layout, stats)?;
             self.watched.extend_from_slice(listing.watched());
             // A file is listed by its name, the files of a folder relative to it.

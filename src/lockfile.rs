@@ -9,7 +9,7 @@ use crate::plan::Plan;
 use crate::run::{Summary, Workspace};
 use crate::state::Known;
 use petgraph::graph::NodeIndex;
-use pipe_cache::{ActionKey, CacheError, Digest, Lookup, Manifest};
+use pipe_cache::{ActionKey, CacheError, Digest, Layout, Lookup, Manifest};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::Permissions;
@@ -79,6 +79,26 @@ pub fn path_of(pipeline: &Path) -> PathBuf {
     pipeline.with_extension("lock")
 }
 
+/// Makes the collector of garbage keep what a lock file names, though no run of its pipeline is on record here.
+pub fn register(layout: &Layout, path: &Path) -> Result<(), CacheError> {
+    if registered(layout).contains(path) {
+        return Ok(());
+    }
+    let list = layout.lock_files();
+    let append = || {
+        let mut file = fs_err::OpenOptions::new().append(true).create(true).open(&list)?;
+        // Whole lines, which several processes may write at once.
+        file.write_all(format!("{}\n", path.display()).as_bytes())
+    };
+    append().map_err(|source| CacheError::Io { action: "register the lock file", source })
+}
+
+/// The lock files that were registered.
+pub fn registered(layout: &Layout) -> BTreeSet<PathBuf> {
+    let text = std::fs::read_to_string(layout.lock_files()).unwrap_or_default();
+    text.lines().map(PathBuf::from).collect()
+}
+
 impl LockFile {
     /// Reads a lock file; `None` if there is none.
     pub fn read(path: &Path) -> Result<Option<Self>, LockError> {
@@ -106,6 +126,11 @@ impl LockFile {
             }
             let locked: Locked =
                 serde_json::from_str(text).map_err(|error| malformed(line, error.to_string()))?;
+            // Ports become folders of the results.
+            let is_plain = |port: &String| !port.is_empty() && !port.contains('/') && !port.starts_with('.');
+            if let Some(port) = locked.outputs.keys().find(|port| !is_plain(port)) {
+                return Err(malformed(line, format!("`{port}` cannot name an output")));
+            }
             let stage = locked.stage.clone();
             if stages.insert(stage.clone(), locked).is_some() {
                 return Err(malformed(line, format!("stage `{stage}` is there twice")));

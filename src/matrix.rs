@@ -136,16 +136,27 @@ fn axis(key: &Key, node: &Node, problems: &mut Vec<Problem>) -> Vec<Node> {
     for value in &values {
         match value.text() {
             None => problems.push(
-                Problem::new(value.id, format!("a matrix value must be a word or a number, not {}", value.describe()))
-                    .help("give lists and mappings a name under `params:` and use the name as the value"),
+                Problem::new(
+                    value.id,
+                    format!("a matrix value must be a word or a number, not {}", value.describe()),
+                )
+                .help("give lists and mappings a name under `params:` and use the name as the value"),
             ),
-            Some(text) if text.is_empty() || text.contains([',', ']', '[', '=', '*']) => problems.push(
-                Problem::new(value.id, format!("`{text}` cannot be a matrix value"))
-                    .help("a value must not be empty nor hold any of , = * [ ]: it becomes part of the stage's name"),
-            ),
+            Some(text)
+                if text.is_empty()
+                    || text.len() > 100
+                    || text.contains([',', ']', '[', '=', '*'])
+                    || text.contains(char::is_control) =>
+            {
+                let message = format!("`{}` cannot be a matrix value", text.escape_debug());
+                problems.push(Problem::new(value.id, message).help(
+                    "it becomes part of the stage's name: up to 100 characters, none of , = * [ ] and no line breaks",
+                ));
+            }
             Some(text) if !seen.insert(text) => {
                 let message = format!("axis `{}` has the value `{text}` twice", key.text);
-                problems.push(Problem::new(value.id, message).label("this one again").help("remove one of them"));
+                problems
+                    .push(Problem::new(value.id, message).label("this one again").help("remove one of them"));
             }
             Some(_) => {}
         }

@@ -78,6 +78,8 @@ impl Pipeline {
     /// [`Pipeline::problems`].
     pub fn parse(file: &Path, text: &str, overrides: &Overrides) -> Result<Self, Problems> {
         let shown = file.display().to_string();
+        // Editors on Windows begin a file with it.
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
         let fail = |problems| Problems::new(&shown, text, problems);
         let root = yaml::parse(text).map_err(|error| fail(vec![syntax_problem(&error)]))?;
         let mut reader = Reader::default();
@@ -170,10 +172,10 @@ impl Reader {
             return stem.chars().map(|c| if is_name(c) { c } else { '_' }).collect();
         };
         match node.text() {
-            Some(text) if !text.is_empty() && text.chars().all(is_name) => text.to_owned(),
+            Some(text) if is_name_of_folder(text) => text.to_owned(),
             Some(text) => {
                 let message = format!("`{text}` cannot name a pipeline");
-                let help = "use letters, digits, `_` and `-`: it becomes a folder below `results/`";
+                let help = format!("{NAME_RULE}: it becomes a folder below `results/`");
                 self.problems.push(Problem::new(node.id, message).help(help));
                 String::new()
             }
@@ -187,9 +189,9 @@ impl Reader {
     }
 
     fn stage_name(&mut self, key: &Key) {
-        if key.text.is_empty() || !key.text.chars().all(is_name) {
+        if !is_name_of_folder(&key.text) {
             let message = format!("`{}` cannot name a stage", key.text);
-            self.problems.push(Problem::new(key.id, message).help("use letters, digits, `_` and `-`"));
+            self.problems.push(Problem::new(key.id, message).help(NAME_RULE));
         }
     }
 
@@ -283,7 +285,7 @@ impl Reader {
     }
 
     fn params_file(&mut self, path: &Path, content: &str) -> Vec<(Key, Node)> {
-        match yaml::parse(content).map(nowhere) {
+        match yaml::parse(content.strip_prefix(BYTE_ORDER_MARK).unwrap_or(content)).map(nowhere) {
             Ok(Node { value: Value::Map(pairs), .. }) => pairs,
             Ok(Node { value: Value::Null, .. }) => Vec::new(),
             Ok(_) => {
@@ -391,4 +393,12 @@ fn nowhere(node: Node) -> Node {
 
 fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
+const NAME_RULE: &str = "use up to 100 letters, digits, `_` and `-`, and begin with another than `-`";
+
+/// Whether a text can be given on the command line, and be the name of a folder.
+fn is_name_of_folder(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 100 && !text.starts_with('-') && text.chars().all(is_name)
 }

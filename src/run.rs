@@ -238,8 +238,15 @@ impl<'a> Run<'a> {
     ) -> Result<Self, CacheError> {
         let node_count = plan.graph.node_count();
         let mut recorded = Vec::new();
-        if known.traces.is_empty() {
-            let names = options.wanted.iter().map(|&node| plan.graph[node].id.to_string()).collect();
+        let is_traced = |node: &NodeIndex| known.traces.get(node.index()).is_some_and(Option::is_some);
+        // A stage that failed in the run before has no trace, but perhaps a result of an earlier one.
+        let names: BTreeSet<String> = options
+            .wanted
+            .iter()
+            .filter(|node| !is_traced(node))
+            .map(|&node| plan.graph[node].id.to_string())
+            .collect();
+        if !names.is_empty() {
             let (mut found, warnings) = history::last_results(&workspace.cache, &plan.name, &names)?;
             for warning in warnings {
                 observer(&Event::Warning(warning.to_string()));
@@ -343,8 +350,6 @@ impl<'a> Run<'a> {
 }
 
 fn last<'l>(known: &'l Known, recorded: &'l [Option<LastResult>], node: NodeIndex) -> Option<&'l LastResult> {
-    match known.traces.get(node.index()) {
-        Some(trace) => trace.as_ref().map(|trace| &trace.last),
-        None => recorded.get(node.index())?.as_ref(),
-    }
+    let traced = known.traces.get(node.index()).and_then(Option::as_ref).map(|trace| &trace.last);
+    traced.or_else(|| recorded.get(node.index())?.as_ref())
 }

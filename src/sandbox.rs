@@ -77,10 +77,19 @@ impl Sandbox {
     fn empty(&self) -> io::Result<()> {
         remove_below(&self.scratch(), 0)?;
         remove_below(&self.work(), 2)?;
-        match std::fs::metadata(self.items()) {
-            Ok(_) => pipe_cache::remove_tree(&self.items()),
-            Err(_) => Ok(()),
+        for entry in std::fs::read_dir(&self.path)? {
+            let path = entry?.path();
+            if path == self.work() || path == self.scratch() {
+                continue;
+            }
+            // Items, or what a program wrote beside its folder: another stage must not find it.
+            if path.is_dir() && !path.is_symlink() {
+                pipe_cache::remove_tree(&path)?;
+            } else {
+                fs_err::remove_file(path)?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -46,11 +46,11 @@ fn a_data_set_is_looked_at_and_only_what_changed_runs() {
     space
         .pipe(&["why", "--plan", "pipeline.yaml", "cases"])
         .code(0)
-        .prints("data/labelsTr` changed: c_2.nii changed");
+        .prints("data/labelsTr` changed: `c_2.nii` changed");
     let report = space.run(&[]);
     report.code(0).says("running cases").says("running volumes").says("1 items made, 5 reused");
 
     std::fs::remove_file(space.path("data/imagesTr/c_5.nii")).unwrap();
     std::fs::remove_file(space.path("data/labelsTr/c_5.nii")).unwrap();
-    space.run(&[]).code(0).says("c_5.nii removed").says("running split").says("5 cases");
+    space.run(&[]).code(0).says("`c_5.nii` removed").says("running split").says("5 cases");
 }

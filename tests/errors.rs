@@ -173,3 +173,14 @@ fn a_kind_like_no_other_is_answered_with_all_kinds() {
         .says(kinds)
         .does_not_say("unknown kind a list");
 }
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_file() {
+    let space = TestSpace::new(
+        "\u{feff}stages:\n  s: { uses: command, with: { run: 'touch out/o/f', outputs: [o] } }\n",
+    );
+    space.run(&[]).code(0).says("1 ran");
+    space.run(&[]).code(0).says("nothing to do");
+    space.write("pipeline.yaml", "\u{feff}stages:\n  s: { usess: command }\n");
+    space.run(&[]).code(2).says("pipeline.yaml:2:");
+}

@@ -112,8 +112,11 @@ fn all_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn an_output_must_be_a_folder_with_something_in_it() {
-    for run in ["rm -r out/o", "rm -r out/o; touch out/o", "rm -r out/o; ln -s $TMPDIR out/o", "true"] {
+    for run in ["rm -r out/o", "true"] {
         refused(run, "").says("wrote nothing into its output `out/o/`");
+    }
+    for run in ["rm -r out/o; touch out/o", "rm -r out/o; ln -s $TMPDIR out/o"] {
+        refused(run, "").says("made no folder of its output `out/o` (an output is a folder: write below it)");
     }
 }
 
@@ -212,7 +215,7 @@ fn a_program_that_changes_runs_again() {
         script(&space, "bin/helper", "echo other help");
         space.run(&[]).ran(&[]);
         script(&space, "bin/tool", "echo two");
-        space.run(&[]).ran(&["s"]).says("external files `program/tool` changed: ").says("tool changed");
+        space.run(&[]).ran(&["s"]).says("external files `program/tool` changed: ").says("`tool` changed");
         assert_eq!(space.read("results/pipeline/s/o/f"), "two\n");
     }
     let list = "stages: { s: { uses: command, with: { run: [tool, 1], outputs: [o] } } }\n";
@@ -374,4 +377,73 @@ fn an_input_that_another_stage_makes_safe_meanwhile_has_not_changed() {
 ",
     );
     space.run(&["-j", "3"]).code(0).says("3 ran");
+}
+
+#[test]
+fn the_mode_of_a_file_is_no_input() {
+    let space =
+        TestSpace::new(&stage("./tool.sh > out/o/x; stat -c %a tool.sh >> out/o/x", "files: [tool.sh]"));
+    space.write("tool.sh", "#!/bin/sh\necho made\n");
+    space.run(&[]).code(0).says("1 ran");
+    assert_eq!(space.read("results/pipeline/s/o/x"), "made\n555\n");
+    fs::set_permissions(space.path("tool.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    space.run(&[]).code(0).says("nothing to do");
+}
+
+#[test]
+fn inputs_of_a_matrix_lie_in_their_folder_whatever_its_values() {
+    let space = TestSpace::new(
+        "stages:\n  a:\n    uses: command\n    matrix: { x: [../../../../evil, b%2F, ..] }\n    with: { run: 'echo \"${matrix.x}\" > out/o/x', \
+         outputs: [o] }\n  b: { uses: command, in: { i: 'a[*]' }, with: { run: 'ls in/i > out/o/list; cat in/i/*/x > out/o/all', outputs: [o] } }\n",
+    );
+    space.run(&[]).code(0);
+    assert_eq!(
+        space.read("results/pipeline/b/o/list"),
+        "a[x=..%2F..%2F..%2F..%2Fevil]\na[x=..]\na[x=b%252F]\n"
+    );
+    assert_eq!(space.read("results/pipeline/b/o/all"), "../../../../evil\n..\nb%2F\n");
+}
+
+#[test]
+fn a_pattern_under_files_is_told() {
+    refused("touch out/o/x", "files: ['*.txt']")
+        .says("`*.txt`, declared under `files`, is not there")
+        .says("patterns are not taken");
+}
+
+#[test]
+fn what_is_written_beside_the_working_folder_is_told_and_gone_for_the_next_stage() {
+    refused("echo x > ../shared; touch out/o/x", "").says("wrote outside of its outputs `../shared`");
+    let space = TestSpace::new(
+        "stages:\n  a: { uses: command, with: { run: 'echo x > ../shared; touch out/o/x; exit 1', outputs: [o] } }\n  \
+         b: { uses: command, with: { run: 'cat ../shared > out/o/x || echo none > out/o/x', outputs: [o] } }\n",
+    );
+    space.run(&["--keep-going", "-j", "1"]).code(1);
+    assert_eq!(space.read("results/pipeline/b/o/x"), "none\n");
+}
+
+#[test]
+fn a_program_that_is_found_earlier_or_only_now_is_another() {
+    let mut space = TestSpace::new(&stage("tool > out/o/f; { other || echo none; } >> out/o/f", ""));
+    let path = format!(
+        "{}:{}:{}",
+        space.path("one").display(),
+        space.path("two").display(),
+        std::env::var("PATH").unwrap()
+    );
+    space.set_env("PATH", &path);
+    let program = |name: &str, says: &str| {
+        space.write(name, format!("#!/bin/sh\necho {says}\n"));
+        fs::set_permissions(space.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program("two/tool", "two");
+    space.run(&[]).code(0).says("1 ran");
+    space.run(&[]).code(0).says("nothing to do");
+    program("one/tool", "one");
+    space.run(&[]).code(0).says("1 ran").says("`tool` changed");
+    program("one/other", "other");
+    space.run(&[]).code(0).says("1 ran").says("external files `program/other` added");
+    assert_eq!(space.read("results/pipeline/s/o/f"), "one\nother\n");
+    program("one/other", "changed");
+    space.run(&[]).code(0).says("1 ran");
 }

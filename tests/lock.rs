@@ -157,7 +157,10 @@ fn a_check_names_each_stage_that_does_not_fit() {
     misfits(&space, "stage `scale` has changed: parameter `params.step`: 1 → 2\n");
     space.write("pipeline.yaml", CHAIN);
     space.write("data.txt", "three\n");
-    misfits(&space, "stage `clean` has changed: external files `files/data.txt` changed: data.txt changed\n");
+    misfits(
+        &space,
+        "stage `clean` has changed: external files `files/data.txt` changed: `data.txt` changed\n",
+    );
     space.run(&[]).code(0);
     fits(&space);
     let more =
@@ -315,4 +318,43 @@ fn a_checkout_names_what_is_missing_and_places_nothing() {
     space.pipe(&["checkout", "pipeline.yaml", "other"]).code(0);
     assert_eq!(space.files("results"), ["chain/other/copy/file"]);
     space.pipe(&["checkout", "pipeline.yaml", "totl"]).code(2).says("did you mean `total`?");
+}
+
+#[test]
+fn what_was_checked_out_stays_when_a_later_run_of_the_same_key_gave_something_else() {
+    let run = "head -c 20 /dev/urandom | od > out/o/x";
+    let space = TestSpace::new(&format!(
+        "stages:\n  r: {{ uses: command, with: {{ run: '{run}', outputs: [o] }} }}\n"
+    ));
+    let result = "results/pipeline/r/o/x";
+    space.run(&[]).code(0).says("1 ran");
+    let (locked, first) = (space.read("pipeline.lock"), space.read(result));
+    space.run(&["--force", "r"]).code(0).says("1 ran");
+    assert_ne!(space.read(result), first);
+    space.write("pipeline.lock", &locked);
+    space.pipe(&["checkout", "pipeline.yaml"]).code(0).says("is the one of its key again");
+    space.run(&[]).code(0).says("nothing to do");
+    assert_eq!((space.read(result), space.read("pipeline.lock")), (first, locked));
+}
+
+#[test]
+fn an_output_that_the_stage_does_not_have_is_not_placed() {
+    let space = chain();
+    let locked = space.read("pipeline.lock");
+    for port in ["../../../evil", "..", "a/b"] {
+        space.write(
+            "pipeline.lock",
+            locked.replacen("\"outputs\":{\"", &format!("\"outputs\":{{\"{port}"), 1),
+        );
+        space.pipe(&["checkout", "pipeline.yaml"]).code(2).says("cannot name an output");
+    }
+    space.write("pipeline.lock", locked.replacen("\"outputs\":{\"", "\"outputs\":{\"other", 1));
+    space.pipe(&["checkout", "pipeline.yaml"]).code(1).prints("has other outputs than the lock file says");
+    assert!(!space.exists("evil"));
+}
+
+#[test]
+fn a_lock_file_is_no_pipeline_file() {
+    let space = chain();
+    space.pipe(&["run", "pipeline.lock"]).code(2).says("has the name of a lock file");
 }

@@ -116,7 +116,7 @@ fn a_dry_run_says_what_would_run_and_why_and_changes_nothing() {
     report
         .ran(&[])
         .says("would run clean")
-        .says("data.txt changed")
+        .says("`data.txt` changed")
         .says("may run scale")
         .says("may run total");
     report.says("cached other").does_not_say("results are in");

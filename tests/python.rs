@@ -50,7 +50,10 @@ fn another_requirement_reruns_and_a_missing_package_is_told() {
     run().code(0);
     space.write(REQUIREMENTS, "no-such-package==1.0 # why\n");
     let missing = run();
-    missing.code(1).says("requirements.txt changed").says("no-such-package is not installed, 1.0 is needed");
+    missing
+        .code(1)
+        .says("`requirements.txt` changed")
+        .says("no-such-package is not installed, 1.0 is needed");
     missing.says("pip install -r requirements.txt");
     space.write(REQUIREMENTS, "no-such-package\n");
     run().code(1).says("`no-such-package` pins no version: write no-such-package==VERSION");

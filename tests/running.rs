@@ -107,7 +107,7 @@ fn an_edit_of_the_same_size_with_its_old_time_is_seen() {
 fn an_edit_that_makes_the_same_bytes_stops_there() {
     let space = chain();
     space.write("data.txt", "# other words\none\ntwo\n");
-    space.run(&[]).ran(&["clean"]).says("same bytes as before").says("data.txt changed");
+    space.run(&[]).ran(&["clean"]).says("same bytes as before").says("`data.txt` changed");
     space.run(&[]).ran(&[]);
 }
 
@@ -131,7 +131,7 @@ fn why_names_the_old_and_the_new_value_before_and_after_the_run() {
     space
         .pipe(&["why", "pipeline.yaml", "total"])
         .code(0)
-        .prints("because input `scaled` from stage `scale` changed: lines changed\n");
+        .prints("because input `scaled` from stage `scale` changed: `lines` changed\n");
 }
 
 #[test]
@@ -307,10 +307,65 @@ fn a_folder_of_inputs_is_followed_file_by_file() {
     space.run(&[]).ran(&["list"]);
     space.run(&[]).ran(&[]);
     space.write("data/b/three", "3");
-    space.run(&[]).ran(&["list"]).says("b/three added");
+    space.run(&[]).ran(&["list"]).says("`b/three` added");
     std::fs::remove_file(space.path("data/a/one")).unwrap();
-    space.run(&[]).ran(&["list"]).says("a/one removed");
+    space.run(&[]).ran(&["list"]).says("`a/one` removed");
     std::fs::rename(space.path("data/b/three"), space.path("data/b/four")).unwrap();
     space.run(&[]).ran(&["list"]);
     assert_eq!(space.read("results/pipeline/list/o/f"), "data/b/four\ndata/b/two\n");
+}
+
+#[test]
+fn files_of_the_user_among_the_results_are_kept_and_told() {
+    let space = chain();
+    let result = "results/chain/total/count/all";
+    let made = space.read(result);
+    std::fs::set_permissions(space.path(result), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    space.write(result, "mine");
+    space.run(&[]).ran(&[]).says("results/chain/total/count/all.edited`");
+    assert_eq!(
+        (space.read(result), space.read(&format!("{result}.edited"))),
+        (made.clone(), "mine".to_owned())
+    );
+    space.run(&[]).ran(&[]).does_not_say("edited");
+    std::fs::set_permissions(space.path(result), std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .unwrap();
+    space.write(result, "mine again");
+    space.run(&[]).ran(&[]).says("all.edited-2`");
+    assert_eq!(space.read(&format!("{result}.edited")), "mine");
+    // What pipe itself put there before is not kept.
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
+    space.run(&[]).ran(&["scale", "total"]).does_not_say("edited");
+    assert_eq!(space.files("results/chain/total").len(), 3);
+}
+
+#[test]
+fn a_forced_stage_that_is_not_asked_for_is_told() {
+    let space = chain();
+    space.run(&["clean", "--force", "total"]).code(2).says("`--force total`: it is not among the stages");
+}
+
+#[test]
+fn what_cannot_be_printed_is_a_failure() {
+    let space = chain();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let status = space.command(&["history"]).stdout(full).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn a_folder_in_place_of_a_record_is_a_damaged_record() {
+    let space = chain();
+    for bucket in [".pipe/actions-v1", ".pipe/objects-v1"] {
+        for name in space.files(bucket) {
+            let path = space.path(bucket).join(name);
+            std::fs::remove_file(&path).unwrap();
+            std::fs::create_dir(&path).unwrap();
+        }
+        std::fs::remove_dir_all(space.path(".pipe/state-v1")).ok();
+        space.run(&[]).code(0);
+        space.pipe(&["cache", "verify"]).code(0);
+        assert_eq!(space.read("results/chain/total/count/all"), "one x1\ntwo x1\n2\n");
+    }
 }

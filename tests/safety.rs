@@ -109,6 +109,31 @@ fn deleted_and_tampered_results_are_restored_without_running() {
     check(&|space| fs::remove_dir_all(space.path("results")).unwrap());
 }
 
+#[test]
+fn a_large_result_that_was_edited_with_its_old_time_is_made_again_before_anybody_reads_it() {
+    let space = TestSpace::new(
+        "params: { k: 1 }\nstages:\n  a: { uses: command, with: { run: 'head -c 100000 /dev/zero > out/o/x', outputs: [o] } }\n  \
+         b: { uses: command, in: { a: a }, with: { run: 'cksum < in/a/x > out/o/y', outputs: [o], params: { k: \"${k}\" } } }\n",
+    );
+    space.run(&[]).code(0).says("2 ran");
+    let result = space.path("results/pipeline/a/o/x");
+    let sum = space.read("results/pipeline/b/o/y");
+    for again in [false, true] {
+        let before = fs::metadata(&result).unwrap();
+        fs::set_permissions(&result, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        // Longer than a tick of the file system's clock.
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&result, vec![1; 100_000]).unwrap();
+        File::options().append(true).open(&result).unwrap().set_modified(before.modified().unwrap()).unwrap();
+        fs::set_permissions(&result, before.permissions()).unwrap();
+        let step = if again { "k=3" } else { "k=2" };
+        space.run(&["--set", step]).code(0);
+        assert_eq!(space.read("results/pipeline/b/o/y"), sum);
+        assert_eq!(fs::read(&result).unwrap(), [0; 100_000]);
+    }
+    space.pipe(&["cache", "verify"]).code(0);
+}
+
 /// `a` reads its input, then waits for `go`.
 const SLOW: &str =
     ". ./wait.sh\necho a >> \"$LOG\"; head -n 1 in.txt > out/mid/mid.txt; touch $DIR/read; wait_for go";

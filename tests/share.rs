@@ -143,7 +143,10 @@ fn a_record_that_says_other_than_the_lock_file_is_not_taken() {
     let report = share(&clone, "pull", &remote);
     assert_eq!(
         report.code(1).stdout,
-        "missing clean: the result that is there is not the one in the lock file\n"
+        format!(
+            "missing clean: `{}` holds another result of the same key than the lock file names\n",
+            remote.display()
+        )
     );
     assert!(!clone.exists("results"));
 }
@@ -155,7 +158,7 @@ fn what_is_not_in_the_cache_is_told() {
     fs::remove_dir_all(space.path(".pipe/actions-v1")).unwrap();
     let report = share(&space, "push", &remote);
     assert_eq!(report.code(1).stdout.lines().count(), 4, "{report}");
-    assert!(report.stdout.starts_with("missing clean: its result is not there\n"), "{report}");
+    assert!(report.stdout.starts_with("missing clean: no result of it is in `.pipe`\n"), "{report}");
     report.says("`pipe run pipeline.yaml` makes what is missing");
 }
 
@@ -164,6 +167,9 @@ fn a_wrong_name_is_told() {
     let space = chain();
     space.pipe(&["push", "pipeline.yaml"]).code(2).says("no shared cache is named").says("PIPE_REMOTE");
     share(&space, "push", Path::new("no/such/folder")).code(2).says("cannot create `no/such/folder`");
+    space.write("docs/thesis.txt", "");
+    share(&space, "push", Path::new("docs")).code(2).says("`docs` is a folder with other things in it");
+    assert_eq!(space.files("docs"), ["thesis.txt"]);
     share(&space, "pull", Path::new("nowhere")).code(2).says("`nowhere` is not a cache of pipe");
     share(&space, "pull", Path::new("s3://bucket/cache")).code(2).says("is an address, not a folder");
     assert!(!space.exists("nowhere"));
@@ -203,4 +209,76 @@ fn a_push_or_pull_that_was_killed_goes_on_where_it_ended() {
     share(&clone, "pull", &remote).code(1);
     share(&space, "push", &remote).code(0).says("copied 0 objects");
     share(&clone, "pull", &remote).code(0).says("4 results are here");
+}
+
+/// A stage that gives other bytes each time, in a workspace where it has run.
+fn random(lock: Option<&TestSpace>) -> TestSpace {
+    let run = "head -c 20 /dev/urandom | od > out/o/x";
+    let space = TestSpace::new(&format!(
+        "stages:\n  r: {{ uses: command, with: {{ run: '{run}', outputs: [o] }} }}\n"
+    ));
+    if let Some(lock) = lock {
+        space.run(&[]).code(0).says("1 ran");
+        space.write("pipeline.lock", lock.read("pipeline.lock"));
+    }
+    space
+}
+
+const RANDOM: &str = "results/pipeline/r/o/x";
+
+#[test]
+fn what_is_pulled_takes_the_place_of_another_result_of_the_same_key() {
+    let space = random(None);
+    space.run(&[]).code(0).says("1 ran");
+    let remote = space.path("shared");
+    share(&space, "push", &remote).code(0);
+    let clone = random(Some(&space));
+    assert_ne!(clone.read(RANDOM), space.read(RANDOM));
+    share(&clone, "pull", &remote).code(0);
+    assert_eq!(clone.read(RANDOM), space.read(RANDOM));
+    clone.run(&[]).code(0).says("nothing to do");
+    assert_eq!(clone.read(RANDOM), space.read(RANDOM));
+    assert_eq!(clone.read("pipeline.lock"), space.read("pipeline.lock"));
+}
+
+#[test]
+fn a_push_replaces_nothing_that_others_may_have() {
+    let space = random(None);
+    space.run(&[]).code(0).says("1 ran");
+    let remote = space.path("shared");
+    share(&space, "push", &remote).code(0);
+    let other = random(None);
+    other.run(&[]).code(0).says("1 ran");
+    let report = share(&other, "push", &remote);
+    assert!(report.code(1).stdout.contains("missing r: `"), "{report}");
+    assert!(
+        report.stdout.contains("holds another result of the same key, which others may have"),
+        "{report}"
+    );
+    let clone = random(Some(&space));
+    share(&clone, "pull", &remote).code(0);
+    assert_eq!(clone.read(RANDOM), space.read(RANDOM));
+}
+
+#[test]
+fn the_collector_keeps_what_was_pulled() {
+    let (space, remote) = pushed();
+    let clone = clone(&space);
+    share(&clone, "pull", &remote).code(0);
+    fs::remove_dir_all(clone.path("results")).unwrap();
+    clone.pipe(&["gc", "--yes", "--grace", "0s"]).code(0);
+    clone.pipe(&["checkout", "pipeline.yaml"]).code(0).says("4 stages as locked");
+}
+
+#[test]
+fn a_damaged_record_of_the_shared_cache_costs_its_stage_alone() {
+    let (space, remote) = pushed();
+    let actions = space.files("shared/actions-v1");
+    fs::write(remote.join("actions-v1").join(&actions[0]), "damaged").unwrap();
+    let clone = clone(&space);
+    let report = share(&clone, "pull", &remote);
+    assert_eq!(report.code(1).stdout.lines().count(), 1, "{report}");
+    assert!(report.stdout.contains(&remote.display().to_string()), "{report}");
+    share(&space, "push", &remote).code(0);
+    share(&clone, "pull", &remote).code(0);
 }

@@ -68,7 +68,7 @@ fn an_external_file_that_changed_was_added_or_is_no_longer_read() {
     space.write("x.txt", "1");
     space.run(&[]).code(0);
     space.write("x.txt", "2");
-    check(&space, "s", &["external files `files/x.txt` changed: x.txt changed"]);
+    check(&space, "s", &["external files `files/x.txt` changed: `x.txt` changed"]);
     check_edit(
         &single("files: [x.txt]"),
         &single("files: [y.txt]"),
@@ -92,7 +92,11 @@ fn files_of_a_folder_are_named_and_counted() {
     for name in ["b", "d", "e"] {
         space.write(&format!("data/{name}"), "new");
     }
-    check(&space, "s", &["external files `files/data` changed: a removed, b changed, d added, and 1 more"]);
+    check(
+        &space,
+        "s",
+        &["external files `files/data` changed: `a` removed, `b` changed, `d` added, and 1 more"],
+    );
 }
 
 #[test]
@@ -100,13 +104,13 @@ fn an_input_with_other_content_names_its_stage_and_its_files() {
     let space = chain();
     space.write("data.txt", "three\n");
     let plan = space.pipe(&["why", "--plan", "pipeline.yaml"]);
-    let expected = "would run  clean  because external files `files/data.txt` changed: data.txt changed\n\
+    let expected = "would run  clean  because external files `files/data.txt` changed: `data.txt` changed\n\
                     may run    scale  because it needs `clean`, which would run\n\
                     may run    total  because it needs `clean`, which would run\n\
                     1 stage is up to date\n";
     assert_eq!(plan.code(0).stdout, expected);
     space.run(&["clean"]).ran(&["clean"]);
-    check(&space, "scale", &["input `text` from stage `clean` changed: lines changed"]);
+    check(&space, "scale", &["input `text` from stage `clean` changed: `lines` changed"]);
 }
 
 #[test]
@@ -281,4 +285,15 @@ fn a_stage_that_failed_before() {
 #[test]
 fn an_unknown_stage_is_a_user_error() {
     TestSpace::new(CHAIN).pipe(&["why", "pipeline.yaml", "totl"]).code(2).says("did you mean `total`?");
+}
+
+#[test]
+fn a_stage_that_failed_last_time_is_told_apart_from_its_last_result() {
+    let space = TestSpace::new(&single("files: [x.txt]").replace("run: '", "run: 'grep -q good x.txt && "));
+    space.write("x.txt", "good 1");
+    space.run(&[]).code(0);
+    space.write("x.txt", "bad");
+    for _ in 0..2 {
+        space.run(&[]).code(1).says("running s  external files `files/x.txt` changed: `x.txt` changed");
+    }
 }

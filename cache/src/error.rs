@@ -79,6 +79,16 @@ pub enum CacheError {
         /// The root of the set.
         root: PathBuf,
     },
+    /// What a parameter names is not there.
+    #[error("`{}`, which `{parameter}` names, is not there; it was looked for in `{}`", path.display(), folder.display())]
+    NotThere {
+        /// The parameter.
+        parameter: &'static str,
+        /// Its value.
+        path: PathBuf,
+        /// The folder that a relative path begins at.
+        folder: PathBuf,
+    },
     /// A text is not what it should be, e.g. a digest or a manifest of another format.
     #[error("{what} is not readable: {reason}")]
     Malformed {

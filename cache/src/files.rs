@@ -169,6 +169,11 @@ pub(crate) fn sync_sealed(file: &File) -> io::Result<()> {
     set_seal(file, DURABLE_NANOSECONDS)
 }
 
+/// Breaks the seal of a file that is not what it was taken for, under all its names.
+pub(crate) fn break_seal(file: &File) -> io::Result<()> {
+    set_seal(file, 0)
+}
+
 fn set_seal(file: &File, nanoseconds: u32) -> io::Result<()> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let time = UNIX_EPOCH + Duration::new(seconds, nanoseconds);

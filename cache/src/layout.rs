@@ -132,6 +132,14 @@ impl Layout {
     pub fn stat(&self) -> PathBuf {
         self.root.join("stat-v1")
     }
+    /// The stats of large objects with several names.
+    pub fn linked(&self) -> PathBuf {
+        self.root.join("linked-v1")
+    }
+    /// The paths of lock files whose results were fetched and not made here, a line each.
+    pub fn lock_files(&self) -> PathBuf {
+        self.root.join("lock-files")
+    }
     /// Files that are being written; what a dead process leaves here is never read.
     pub fn temporary(&self) -> PathBuf {
         self.root.join("tmp")

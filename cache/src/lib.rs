@@ -28,6 +28,7 @@ mod gc;
 mod ingest;
 mod journal;
 mod layout;
+mod linked;
 mod listing;
 mod lock;
 mod manifest;

@@ -13,6 +13,7 @@ use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 const ACTION: &str = "list external files";
@@ -66,14 +67,15 @@ pub enum ChangeKind {
 impl Listing {
     /// Lists and hashes all files below `root`, or the one file `root`, which is listed by its name.
     ///
-    /// A `.pipe` folder below `root` that `layout` owns is left out. What cannot be read, is no file
+    /// A `.pipe` folder below `root` that `layout` owns is left out, and so are the results beside it and lock files:
+    /// what a run writes must not be what it reads. What cannot be read, is no file
     /// or has a name that is not UTF-8 is an error that names the path.
     pub fn read(root: &Path, layout: &Layout, stats: &StatCache) -> Result<Self, CacheError> {
-        let own = folder_id(layout.root());
+        let own = own_folders(layout);
         let mut folders = Vec::new();
         let found = find(root, layout, &mut |folder| {
             let (stat, settled) = stats.folder(folder).doing(ACTION)?;
-            if own != Some((stat.device, stat.inode)) {
+            if folder == root || !own.contains(&(stat.device, stat.inode)) {
                 folders.push(watched(folder, Expected::leads(stat, settled)));
             }
             Ok(stat)
@@ -237,9 +239,8 @@ fn find(root: &Path, layout: &Layout, look: &mut Look<'_>) -> Result<BTreeMap<St
         let name = plain_name(root.file_name().unwrap_or(OsStr::new("")))?;
         return Ok(BTreeMap::from([(name, root.to_owned())]));
     }
-    let own = folder_id(layout.root());
     let mut found = BTreeMap::new();
-    find_below(root, "", &[], own, look, &mut found)?;
+    find_below(root, "", &[], &own_folders(layout), look, &mut found)?;
     Ok(found)
 }
 
@@ -250,17 +251,35 @@ fn folder_id(folder: &Path) -> Option<FolderId> {
     FileStat::following(folder).ok().map(|stat| (stat.device, stat.inode))
 }
 
+/// The folders that runs write to.
+fn own_folders(layout: &Layout) -> Vec<FolderId> {
+    let results = layout.root().with_file_name("results");
+    [layout.root(), &results].into_iter().filter_map(folder_id).collect()
+}
+
+/// The first bytes of a lock file.
+const LOCK_FILE: &[u8] = b"# pipe lock file";
+
+fn is_lock_file(path: &Path) -> bool {
+    let mut first = [0; LOCK_FILE.len()];
+    if path.extension() != Some(OsStr::new("lock")) || !path.is_file() {
+        return false;
+    }
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut first));
+    read.is_ok() && first == LOCK_FILE
+}
+
 fn find_below(
     folder: &Path,
     prefix: &str,
     parents: &[FolderId],
-    own: Option<FolderId>,
+    own: &[FolderId],
     look: &mut Look<'_>,
     found: &mut BTreeMap<String, PathBuf>,
 ) -> Result<(), CacheError> {
     let stat = look(folder)?;
     let id = (stat.device, stat.inode);
-    if own == Some(id) {
+    if !prefix.is_empty() && own.contains(&id) {
         return Ok(());
     }
     if parents.contains(&id) {
@@ -278,7 +297,7 @@ fn find_below(
         }
         if kind.is_dir() {
             find_below(&path, &relative, &parents, own, look, found)?;
-        } else {
+        } else if !is_lock_file(&path) {
             // What is neither file nor folder is refused when it is hashed.
             found.insert(relative, path);
         }

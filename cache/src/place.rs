@@ -32,6 +32,8 @@ pub struct Placed {
     pub removed: Vec<String>,
     /// Files of an earlier tree that are not in this one, left because somebody edited them.
     pub left: Vec<String>,
+    /// Files that somebody made or edited where a file of the tree had to go, by the names under which they are kept.
+    pub kept: Vec<String>,
     /// Name of each tree → the paths of all its files, relative to its subfolder.
     pub stand: BTreeMap<String, Vec<String>>,
 }
@@ -158,8 +160,8 @@ impl Store {
     /// Subfolders that are not named stay as they are. An empty name is the folder itself.
     ///
     /// Files that were never placed stay; one that stands where a folder must go is an error
-    /// ([`CacheError::InTheWay`]), one that stands where a file must go is replaced, as a tampered
-    /// file is. A symbolic link below `folder` is replaced and never followed. Files are read-only:
+    /// ([`CacheError::InTheWay`]), one that stands where a file must go is kept under another name, as a tampered
+    /// file is: see [`Placed::kept`]. A symbolic link below `folder` is replaced and never followed. Files are read-only:
     /// reflinks, else copies below 64 KiB, else hard links, else copies.
     pub fn place(
         &self,
@@ -207,8 +209,9 @@ impl Store {
                     placing.remove_stale(before, &stays, &mut placed)?;
                 }
                 placing.make_folders(name, folders)?;
-                placing.write_files(files, &mut placed)?;
-                for paths in [&mut placed.written, &mut placed.removed, &mut placed.left] {
+                let standing = record.standing.get(*name).map(|standing| &standing.files);
+                placing.write_files(files, standing, &mut placed)?;
+                for paths in [&mut placed.written, &mut placed.removed, &mut placed.left, &mut placed.kept] {
                     for path in paths.iter_mut().filter(|_| !name.is_empty()) {
                         path.insert_str(0, &format!("{name}/"));
                     }
@@ -232,6 +235,7 @@ impl Store {
             written: placed.iter().flat_map(|placed| placed.written.clone()).collect(),
             removed: placed.iter().flat_map(|placed| placed.removed.clone()).collect(),
             left: placed.iter().flat_map(|placed| placed.left.clone()).collect(),
+            kept: placed.iter().flat_map(|placed| placed.kept.clone()).collect(),
             stand: flat
                 .iter()
                 .map(|(name, (_, files))| {
@@ -329,15 +333,61 @@ impl Placing<'_> {
         below.into_iter().try_for_each(|path| make_folder(&self.folder.join(path)))
     }
 
-    fn write_files(&self, tree_files: &[TreeFile], placed: &mut Placed) -> Result<(), CacheError> {
+    fn write_files(
+        &self,
+        tree_files: &[TreeFile],
+        standing: Option<&Files>,
+        placed: &mut Placed,
+    ) -> Result<(), CacheError> {
         let differing = self.differing(tree_files)?;
         for file in differing {
             let path = self.folder.join(&file.path);
+            let ours = standing.and_then(|files| files.get(&file.path)).map_or(&[][..], Vec::as_slice);
+            if let Some(name) = self.keep_edited(&path, file, ours)? {
+                placed.kept.push(Path::new(&file.path).with_file_name(name).to_string_lossy().into_owned());
+            }
             let write = |object: &Path| self.write(file, object, &path);
             self.store.place_checked(&file.path, &file.digest, file.size, write)?.doing(ACTION)?;
             placed.written.push(file.path.clone());
         }
         Ok(())
+    }
+
+    /// Gives a file that holds nothing of ours another name, and returns that.
+    fn keep_edited(
+        &self,
+        path: &Path,
+        file: &TreeFile,
+        ours: &[Digest],
+    ) -> Result<Option<String>, CacheError> {
+        if !std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+            return Ok(None);
+        }
+        let found = match self.stats.digest_file(path) {
+            Ok(hashed) => hashed.digest,
+            // What cannot be read cannot be shown to be ours.
+            Err(_) => Digest([0; 32]),
+        };
+        if found == file.digest || ours.contains(&found) {
+            return Ok(None);
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let names =
+            (1..).map(
+                |count| if count == 1 { format!("{name}.edited") } else { format!("{name}.edited-{count}") },
+            );
+        for kept in names {
+            // Never over another file; the name that is taken goes when the new file is renamed over it.
+            match std::fs::hard_link(path, path.with_file_name(&kept)) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Ok(()) => return Ok(Some(kept)),
+                Err(_) => {
+                    fs_err::copy(path, path.with_file_name(&kept)).doing(ACTION)?;
+                    return Ok(Some(kept));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The files that do not stand in the folder with the right content and executable bit.

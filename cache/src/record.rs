@@ -6,6 +6,7 @@
 use crate::digest::Digest;
 use crate::files;
 use crate::layout::Layout;
+use crate::quarantine;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -43,7 +44,14 @@ pub(crate) fn replace<T: Serialize>(
     format: Format,
     value: &T,
 ) -> io::Result<()> {
-    files::replace(layout, path, &encode(format, value)?)
+    let bytes = encode(format, value)?;
+    match files::replace(layout, path, &bytes) {
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            quarantine::reject(layout, path, format.name)?;
+            files::replace(layout, path, &bytes)
+        }
+        result => result,
+    }
 }
 
 /// Reads a record. An error only where the file system fails.
@@ -51,6 +59,9 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, format: Format) -> io::Resu
     match fs_err::read(path) {
         Ok(bytes) => Ok(decode(&bytes, format).map_or_else(Found::Corrupt, Found::Record)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Found::Absent),
+        Err(error) if error.kind() == ErrorKind::IsADirectory => {
+            Ok(Found::Corrupt("it is a folder".to_owned()))
+        }
         Err(error) => Err(error),
     }
 }

@@ -5,12 +5,12 @@
 //! | moment | check |
 //! |---|---|
 //! | [`Store::get_bytes`], [`Store::get_tree`] | the bytes are hashed |
-//! | [`Store::check`]: before an object is linked, copied or taken for stored | size and seal; hashed if the seal is broken |
+//! | [`Store::check`]: before an object is linked, copied or taken for stored | size and seal; hashed if the seal is broken, or if others may have had to do with it (`linked`) |
 //! | [`Store::verify`] | the bytes are hashed |
 //!
 //! The seal is an mtime that any write replaces, so it sees a tampered or truncated object but not a
-//! disk that returns other bytes than were written. An object that fails is moved to `quarantine/`:
-//! from then on it is missing, and the next put repairs it.
+//! disk that returns other bytes than were written. An object that fails is moved to `quarantine/`, and its seal is
+//! broken for all its names: from then on it is missing, and the next put repairs it.
 //!
 //! Putting does not sync: a process may be killed at any moment, and nothing is lost. A power cut may
 //! tear what was put in the half minute before it; the seal of an object that was not synced does not
@@ -21,6 +21,7 @@ use crate::digest::{self, Digest};
 use crate::error::{CacheError, Doing};
 use crate::files::{self, Placer};
 use crate::layout::Layout;
+use crate::linked::Linked;
 use crate::quarantine;
 use crate::stat::{FileStat, kind_of};
 use crate::tree::Tree;
@@ -44,6 +45,7 @@ pub struct Store {
     pub(crate) outside: Arc<Placer>,
     /// Small trees that were read or put: what a name stands for never changes.
     trees: Arc<Mutex<HashMap<Digest, Remembered>>>,
+    pub(crate) linked: Arc<Linked>,
 }
 
 /// A tree, and the bytes of its object.
@@ -66,7 +68,8 @@ pub struct Stored {
 impl Store {
     /// The store below `layout`, which must have been created.
     pub fn new(layout: Arc<Layout>) -> Self {
-        Self { layout, inside: Arc::default(), outside: Arc::default(), trees: Arc::default() }
+        let linked = Arc::new(Linked::new(layout.clone()));
+        Self { layout, inside: Arc::default(), outside: Arc::default(), trees: Arc::default(), linked }
     }
 
     /// The file of an object, whether or not it is there. Read-only; never write to it.
@@ -126,7 +129,10 @@ impl Store {
                 return Ok((stored, true));
             }
             match files::link_new(path, &self.object_path(&digest)) {
-                Ok(true) => return Ok((stored, true)),
+                Ok(true) => {
+                    self.linked.learn(&digest, &self.object_path(&digest));
+                    return Ok((stored, true));
+                }
                 // Lost to another writer of the same bytes.
                 Ok(false) => {}
                 Err(error) if error.kind() == ErrorKind::CrossesDevices => {
@@ -186,17 +192,23 @@ impl Store {
     /// Syncs objects, then the folders that hold their names.
     pub(crate) fn sync_objects(&self, objects: &BTreeSet<Digest>) -> Result<(), CacheError> {
         const SYNC: &str = "sync an object";
-        let paths: Vec<PathBuf> = objects.iter().map(|digest| self.object_path(digest)).collect();
-        let sync = |path: &PathBuf| {
+        let objects: Vec<(&Digest, PathBuf)> =
+            objects.iter().map(|digest| (digest, self.object_path(digest))).collect();
+        let sync = |(digest, path): &(&Digest, PathBuf)| {
             let file = File::open(path)?;
-            // An object of another user is theirs to seal.
+            let was_whole = self.linked.vouches(digest, &file.metadata()?);
             match files::sync_sealed(&file) {
-                Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
-                result => result,
+                // An object of another user is theirs to seal.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(()),
+                result => result?,
             }
+            if was_whole {
+                self.linked.learn(digest, path);
+            }
+            Ok(())
         };
-        paths.par_iter().try_for_each(sync).doing(SYNC)?;
-        let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
+        objects.par_iter().try_for_each(sync).doing(SYNC)?;
+        let folders: BTreeSet<&Path> = objects.iter().filter_map(|(_, path)| path.parent()).collect();
         folders.into_par_iter().try_for_each(|folder| File::open(folder)?.sync_all()).doing(SYNC)
     }
 
@@ -208,7 +220,7 @@ impl Store {
         }
     }
 
-    /// Checks an object by its size and seal, and by its hash when the seal is broken.
+    /// Checks an object by its size and seal, and by its hash when the seal is broken or others may have had to do with it.
     pub fn check(&self, digest: &Digest, size: u64) -> Result<(), CacheError> {
         match self.check_here(digest, size) {
             Err(CacheError::MissingObject { .. })
@@ -233,12 +245,16 @@ impl Store {
         if metadata.len() != size {
             return Err(self.corrupt(digest, format!("it has {} bytes, not {size}", metadata.len())));
         }
-        if files::is_sealed(&metadata) {
+        let is_sealed = files::is_sealed(&metadata);
+        if is_sealed && self.linked.vouches(digest, &metadata) {
             return Ok(());
         }
         self.verify(digest)?;
-        // Best effort: on a cache of another user the next check hashes again.
-        let _ = File::open(&path).and_then(|file| files::seal(&file, false));
+        if !is_sealed {
+            // Best effort: on a cache of another user the next check hashes again.
+            let _ = File::open(&path).and_then(|file| files::seal(&file, false));
+        }
+        self.linked.learn(digest, &path);
         Ok(())
     }
 
@@ -267,7 +283,12 @@ impl Store {
             }
             result => result,
         };
-        file.and_then(|mut file| file.read_to_end(&mut bytes)).doing("read an object")?;
+        match file.and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Err(error) if error.kind() == ErrorKind::IsADirectory => {
+                return Err(self.corrupt(digest, "it is a folder".to_owned()));
+            }
+            result => result.doing("read an object")?,
+        };
         let found = Digest::of_bytes(&bytes);
         if found != *digest {
             return Err(self.corrupt(digest, format!("its bytes hash to {found}")));
@@ -319,6 +340,11 @@ impl Store {
         self.check(digest, size).map_err(|error| as_role(error, || format!("file `{path}`")))
     }
 
+    /// Writes what was learnt of the objects, so that the next process need not hash them. Done for a store that is dropped.
+    pub fn save(&self) {
+        self.linked.save();
+    }
+
     pub(crate) fn forget_states(&self) {
         // Without the right to remove them there is none to write new ones.
         let _ = std::fs::remove_dir_all(self.layout.states());
@@ -334,13 +360,15 @@ impl Store {
     ) -> Result<io::Result<()>, CacheError> {
         let object = self.object_path(digest);
         self.check_file(path, digest, size)?;
-        match place(&object) {
+        let placed = match place(&object) {
             Err(error) if error.kind() == ErrorKind::NotFound && !object.exists() => {
                 self.check_file(path, digest, size)?;
-                Ok(place(&object))
+                place(&object)
             }
-            result => Ok(result),
-        }
+            result => result,
+        };
+        self.linked.learn(digest, &object);
+        Ok(placed)
     }
 
     /// Moves an object away that is not what its name says, and makes the error that tells so.
@@ -353,11 +381,14 @@ impl Store {
         });
         if let Some(place) = unique {
             // Best effort: without the right to move it, the object stays refused at each check.
-            if fs_err::rename(self.object_path(digest), &place).is_ok()
-                && digest::hash_file(&place).is_ok_and(|found| found == *digest)
-            {
-                // Another writer has repaired it since it was found corrupt.
-                let _ = files::move_new(&place, &self.object_path(digest));
+            if fs_err::rename(self.object_path(digest), &place).is_ok() {
+                if digest::hash_file(&place).is_ok_and(|found| found == *digest) {
+                    // Another writer has repaired it since it was found corrupt.
+                    let _ = files::move_new(&place, &self.object_path(digest));
+                } else {
+                    // Materialisations and results that are the same file are made again.
+                    let _ = File::open(&place).and_then(|file| files::break_seal(&file));
+                }
             }
         }
         CacheError::CorruptObject { digest: *digest, reason }

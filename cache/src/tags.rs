@@ -43,6 +43,19 @@ impl RunHistory {
         }
     }
 
+    /// The names of one run. A damaged tag is passed over: [`RunHistory::tags`] tells of it.
+    pub(crate) fn tags_of(&self, run: &RunId) -> Vec<String> {
+        let entries = std::fs::read_dir(self.layout.tags()).into_iter().flatten().flatten();
+        let is_tag = |name: &String| {
+            let text = || std::fs::read_to_string(self.layout.tags().join(name)).ok();
+            check_tag(name).is_ok() && text().and_then(|text| text.trim().parse().ok()).as_ref() == Some(run)
+        };
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_tag).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// All names, each with its run. Other files in the folder are passed over.
     pub fn tags(&self) -> Result<BTreeMap<String, RunId>, CacheError> {
         const ACTION: &str = "list tags";

@@ -338,8 +338,7 @@ impl RunHistory {
         if run.id != *id {
             return Err(malformed(format!("it is the record of {}", run.id)));
         }
-        let tags = self.tags()?.into_iter().filter(|(_, tagged)| tagged == id);
-        run.tags = tags.map(|(name, _)| name).collect();
+        run.tags = self.tags_of(id);
         Ok(Some(run))
     }
 

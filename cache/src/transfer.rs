@@ -20,10 +20,8 @@ use std::io;
 const ACTION: &str = "copy an object from another cache";
 
 /// What was copied for one result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transfer {
-    /// The record that stands at the target now: one that was there before is kept.
-    pub record: ActionRecord,
     /// Objects that were not there.
     pub objects: u64,
     /// Their bytes.
@@ -45,14 +43,20 @@ impl Cache {
         }
     }
 
-    /// Copies the result of `key` from `source`, with its objects and what explains it. `None` if `source` has none.
+    /// Copies the result of `key` from `source`, with its objects and what explains it; it takes the place of another that
+    /// is on record here. `None` if `source` has none.
     ///
     /// A damaged or missing object of the source is an error that [is a miss](CacheError::is_miss).
     pub fn copy_result(&self, key: &ActionKey, source: &Cache) -> Result<Option<Transfer>, CacheError> {
         let record = match source.actions.lookup(key)? {
             Lookup::Hit(record) => *record,
             Lookup::Miss => return Ok(None),
-            Lookup::Corrupt { reason } => return Err(CacheError::malformed("a result", reason)),
+            Lookup::Corrupt { reason } => {
+                return Err(CacheError::MissingObject {
+                    digest: key.0,
+                    role: format!("usable record ({reason})"),
+                });
+            }
         };
         let (from, to) = (&source.store, &self.store);
         let mut folders = BTreeSet::new();
@@ -73,8 +77,11 @@ impl Cache {
         let small = folders.iter().chain(&explains).map(|digest| to.fetch_bytes(from, digest));
         let small: Vec<Option<u64>> = small.collect::<Result<_, _>>()?;
         let copied: Vec<u64> = files.into_iter().chain(small).flatten().collect();
-        let record = self.actions.publish(&record)?;
-        Ok(Some(Transfer { record, objects: copied.len() as u64, bytes: copied.iter().sum() }))
+        if self.actions.publish(&record)?.outputs != record.outputs {
+            self.actions.replace(&record)?;
+            self.forget_states();
+        }
+        Ok(Some(Transfer { objects: copied.len() as u64, bytes: copied.iter().sum() }))
     }
 }
 

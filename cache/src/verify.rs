@@ -323,6 +323,9 @@ impl Verifier<'_> {
                     // Gone with its folder where somebody has just moved that aside.
                     return Ok(found.path.exists().then(|| format!("file `{}` is missing", file.path)));
                 }
+                Err(CacheError::UnsupportedFile { found, .. }) => {
+                    return Ok(Some(format!("`{}` is a {found}, not a file", file.path)));
+                }
                 Err(error) => return Err(error),
             }
         }

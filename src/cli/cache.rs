@@ -6,7 +6,6 @@ use crate::console;
 use crate::lockfile::{self, LockFile};
 use clap::{Args, Subcommand};
 use pipe_cache::{Cache, Collection, Digest, GcOptions, Group, Usage, Verification};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -91,7 +90,7 @@ pub(crate) fn collect(args: &GcArgs) -> Result<u8, CliError> {
 
 /// What the lock files of the pipelines on record name.
 fn locked(cache: &Cache) -> Result<Vec<Digest>, CliError> {
-    let mut paths = BTreeSet::new();
+    let mut paths = lockfile::registered(&cache.layout);
     for id in cache.runs.ids().map_err(|error| CliError::failed(&error))? {
         // A damaged record is told by the collector.
         if let Ok(Some(run)) = cache.runs.load_news(&id) {
@@ -113,7 +112,7 @@ fn locked(cache: &Cache) -> Result<Vec<Digest>, CliError> {
 }
 
 fn verdict(found: &Collection, args: &GcArgs) -> String {
-    let size = bytes(found.garbage_bytes());
+    let size = console::bytes(found.garbage_bytes());
     match (found.garbage.is_empty(), args.yes) {
         (true, _) => "nothing to collect".to_owned(),
         (false, false) => format!("{size} would go; nothing was removed, `pipe gc --yes` does it"),
@@ -133,7 +132,7 @@ fn table(title: &str, groups: &[Group]) {
     }
     console::data_line(title);
     for Group { thing, reason, count, bytes: size } in groups {
-        console::data_line(format!("  {thing:<11} {count:>8}  {:>10}  {reason}", bytes(*size)));
+        console::data_line(format!("  {thing:<11} {count:>8}  {:>10}  {reason}", console::bytes(*size)));
     }
 }
 
@@ -158,7 +157,7 @@ fn verify(args: &VerifyArgs) -> Result<u8, CliError> {
     console::data_line(format!(
         "{objects} objects ({}), {results} results, {items} items, {trees} materialised trees, {placings} placed folders, \
          {runs} runs: {}",
-        bytes(*size),
+        console::bytes(*size),
         if damage.is_empty() { "all whole".to_owned() } else { format!("{} damaged", damage.len()) }
     ));
     if !damage.is_empty() {
@@ -190,7 +189,7 @@ fn size(args: &SizeArgs) -> Result<u8, CliError> {
         (usage.on_disk, "on disk"),
     ];
     for (size, what) in parts {
-        console::data_line(format!("{:>10}  {what}", bytes(size)));
+        console::data_line(format!("{:>10}  {what}", console::bytes(size)));
     }
     Ok(OK)
 }
@@ -202,7 +201,7 @@ fn stages(usage: &Usage) {
             console::data_line(format!("{:>10}  {:>10}  {}", "logical", "unique", stage.pipeline));
             pipeline = Some(&stage.pipeline);
         }
-        let (logical, unique) = (bytes(stage.logical), bytes(stage.unique));
+        let (logical, unique) = (console::bytes(stage.logical), console::bytes(stage.unique));
         console::data_line(format!("{logical:>10}  {unique:>10}    {}", stage.stage));
     }
     if pipeline.is_some() {
@@ -227,21 +226,6 @@ fn json(value: &serde_json::Value) {
     console::data_line(format!("{value:#}"));
 }
 
-/// `512 B`, `1.5 KiB`, `2.0 GiB`.
-fn bytes(size: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = size as f64;
-    let mut unit = "B";
-    for larger in UNITS {
-        if value < 1023.95 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    if unit == "B" { format!("{size} B") } else { format!("{value:.1} {unit}") }
-}
-
 /// Reads `90s`, `30m`, `24h`, `7d`.
 fn time(text: &str) -> Result<Duration, String> {
     let seconds = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400)];
@@ -255,22 +239,6 @@ fn time(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_have_one_decimal_from_a_kibibyte_on() {
-        let known = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536, "1.5 KiB"),
-            (1024 * 1024 - 1, "1.0 MiB"),
-            (3 * 1024 * 1024 * 1024, "3.0 GiB"),
-            (u64::MAX, "16384.0 PiB"),
-        ];
-        for (size, text) in known {
-            assert_eq!(bytes(size), text);
-        }
-    }
 
     #[test]
     fn times_are_a_number_and_a_unit() {

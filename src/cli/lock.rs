@@ -5,13 +5,13 @@ use super::status::open_to_read;
 use super::workspace::{RESULTS, ShareArgs, open_workspace};
 use super::{CliError, OK, PipelineArgs, STAGE_FAILED, load, targets};
 use crate::console;
-use crate::lockfile::{self, LockError, LockFile};
+use crate::lockfile::{self, LockError, LockFile, Locked};
 use crate::plan::Plan;
 use crate::run::{Options, Workspace, place_results};
 use crate::state::Known;
 use clap::Args;
 use petgraph::graph::NodeIndex;
-use pipe_cache::CacheError;
+use pipe_cache::{ActionRecord, Cache, CacheError, Lookup, Outcome, StageRecord};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -135,6 +135,13 @@ pub(crate) fn place_locked(
             missing.push(format!("stage `{name}` is not in the lock file"));
             continue;
         };
+        let ports = &plan.graph[node].ports().outputs;
+        if ports.len() != locked.outputs.len()
+            || ports.iter().any(|port| !locked.outputs.contains_key(&*port.name))
+        {
+            missing.push(format!("stage `{name}` has other outputs than the lock file says"));
+            continue;
+        }
         for (port, tree) in &locked.outputs {
             match workspace.cache.store.check_tree(tree) {
                 Ok(()) => {}
@@ -156,9 +163,19 @@ pub(crate) fn place_locked(
         ));
         return Ok(STAGE_FAILED);
     }
+    let failed = |error: CacheError| CliError::failed(&error);
+    lockfile::register(&workspace.cache.layout, &lockfile::path_of(&plan.file)).map_err(failed)?;
+    for node in outputs.keys() {
+        let name = plan.graph[*node].id.to_string();
+        if let Some(locked) = lock.get(&name) {
+            restore(&workspace.cache, locked).map_err(failed)?;
+        }
+    }
     let folder = Path::new(RESULTS).join(&plan.name);
-    let (placed, _) =
-        place_results(plan, workspace, &outputs, &folder).map_err(|error| CliError::failed(&error))?;
+    let (placed, _) = place_results(plan, workspace, &outputs, &folder, &mut |text| {
+        console::hint(format!("warning: {text}"))
+    })
+    .map_err(failed)?;
     workspace.stats.save().map_err(|error| CliError::failed(&error))?;
     console::hint(format!(
         "{placed} files written to {}/, {} stages as locked",
@@ -166,6 +183,40 @@ pub(crate) fn place_locked(
         outputs.len()
     ));
     Ok(OK)
+}
+
+/// Makes the locked result the one of its key again, where a later run of the same key gave another: else the next run
+/// would put that back. A result that no run on record gave is placed, and stands for nothing.
+fn restore(cache: &Cache, locked: &Locked) -> Result<(), CacheError> {
+    let Lookup::Hit(record) = cache.actions.lookup(&locked.key)? else { return Ok(()) };
+    if record.outputs == locked.outputs {
+        return Ok(());
+    }
+    for id in cache.runs.ids()? {
+        let Ok(Some(run)) = cache.runs.load_news(&id) else { continue };
+        let gave = |stage: &&StageRecord| {
+            stage.key == Some(locked.key) && stage.outputs == locked.outputs && stage.outcome == Outcome::Ran
+        };
+        if let Some(stage) = run.stages.iter().find(gave) {
+            let restored = ActionRecord {
+                outputs: locked.outputs.clone(),
+                summary: stage.summary.clone(),
+                duration: stage.duration.unwrap_or(record.duration),
+                finished_at: run.finished_at.unwrap_or(record.finished_at),
+                host: run.host.clone().unwrap_or_else(|| record.host.clone()),
+                ..*record
+            };
+            cache.actions.replace(&restored)?;
+            cache.forget_states();
+            console::hint(format!("{}: the result of run {id} is the one of its key again", locked.stage));
+            return Ok(());
+        }
+    }
+    console::hint(format!(
+        "warning: {}: no run on record here gave what the lock file names; the next `pipe run` places its own",
+        locked.stage
+    ));
+    Ok(())
 }
 
 fn chain(error: &CacheError) -> String {

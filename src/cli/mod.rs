@@ -113,7 +113,11 @@ impl CliError {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(inner) = cause {
-            text.push_str(&format!(": {inner}"));
+            let inner_text = inner.to_string();
+            // Some errors tell their cause themselves.
+            if !text.ends_with(&inner_text) {
+                text.push_str(&format!(": {inner_text}"));
+            }
             cause = inner.source();
         }
         Self::Failed(text)
@@ -174,7 +178,11 @@ pub fn main() -> u8 {
         Command::Gc(args) => cache::collect(&args),
         Command::Cache(args) => cache::run(&args),
     });
-    result.unwrap_or_else(|error| tell(&error))
+    let code = result.unwrap_or_else(|error| tell(&error));
+    match console::unprinted() {
+        Some(error) if code == OK => tell(&CliError::Failed(format!("cannot write to stdout: {error}"))),
+        _ => code,
+    }
 }
 
 /// Tells why a command ended without doing its work, and returns the exit code.
@@ -230,6 +238,10 @@ pub(crate) fn load_defined(args: &PipelineArgs) -> Result<(Plan, Definition), Cl
             CliError::usage(format!("cannot read `{}`: {error}", path.display()), help)
         })
     };
+    if args.file.extension().is_some_and(|extension| extension == "lock") {
+        let message = format!("`{}` has the name of a lock file", args.file.display());
+        return Err(CliError::usage(message, "name the pipeline file, such as pipelines/decathlon.yaml"));
+    }
     let text = read(&args.file)?;
     let mut files = Vec::new();
     for path in &args.params {

@@ -17,7 +17,7 @@ use clap::Args;
 use petgraph::graph::NodeIndex;
 use pipe_cache::{Cache, CacheError, Digest, Expected, Layout, StatCache};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Run a pipeline: only what changed, and what hangs on it. After a failure nothing further starts; what was done is kept
@@ -112,6 +112,11 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
         message: args.message.clone(),
         command: std::env::args().collect(),
     };
+    if let Some(left) = options.forced.difference(&options.wanted).next() {
+        let message =
+            format!("`--force {}`: it is not among the stages that are asked for", plan.graph[*left].id);
+        return Err(CliError::usage(message, "name it too, or leave out `--force`"));
+    }
     if let Some(watched) = watched {
         watched.add(&plan, &options.wanted);
     }
@@ -168,8 +173,10 @@ fn place(
         .filter_map(|&node| Some((node, summary.result(node, known)?.1)))
         .filter(|(node, outputs)| !stands(*node, outputs))
         .collect();
-    let (_, mut files_of) = place_results(plan, workspace, &outputs, results).map_err(failed)?;
+    let mut warn = |text: String| console::hint(format!("warning: {text}"));
+    let (_, mut files_of) = place_results(plan, workspace, &outputs, results, &mut warn).map_err(failed)?;
     stats.save().map_err(failed)?;
+    cache.store.save();
     let files: Vec<(NodeIndex, Vec<String>)> =
         outputs.keys().map(|node| (*node, files_of.remove(node).unwrap_or_default())).collect();
     let all: Vec<&String> = files.iter().flat_map(|(_, files)| files).collect();
@@ -187,7 +194,13 @@ fn sources(
     match definition {
         Some(definition) => {
             let files = definition.files.iter().map(|(path, digest)| watch_text(path, digest, stats));
-            (files.collect(), state::environment(&definition.environment, plan))
+            let absent: BTreeSet<&PathBuf> =
+                plan.graph.node_weights().flat_map(|planned| &planned.ports().absent).collect();
+            let absent = absent.into_iter().map(|path| pipe_cache::Watched {
+                path: path.to_string_lossy().into_owned().into(),
+                expected: pipe_cache::Expected::Absent,
+            });
+            (files.chain(absent).collect(), state::environment(&definition.environment, plan))
         }
         None => (known.files.clone(), known.environment.clone()),
     }
@@ -291,5 +304,9 @@ fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String 
         parts.push(format!("{skipped} skipped"));
     }
     let end = if *interrupted { "; interrupted, run again to go on" } else { "" };
-    format!("{}: {} in {time}{end}\nresults are in {RESULTS}/{}/", plan.name, parts.join(", "), plan.name)
+    let line = format!("{}: {} in {time}{end}", plan.name, parts.join(", "));
+    if ran + cached == 0 {
+        return line;
+    }
+    format!("{line}\nresults are in {RESULTS}/{}/", plan.name)
 }

@@ -8,7 +8,7 @@ use crate::lockfile::{LockFile, Locked};
 use crate::plan::Plan;
 use clap::Args;
 use petgraph::graph::NodeIndex;
-use pipe_cache::{Cache, CacheError};
+use pipe_cache::{ActionRecord, Cache, CacheError, Lookup};
 use std::path::{Path, PathBuf};
 
 /// Copy the results that the lock file names to a cache that others can reach
@@ -74,9 +74,19 @@ pub(crate) fn push(args: &PushArgs) -> Result<u8, CliError> {
         }
         _ => {}
     }
+    let is_empty = std::fs::read_dir(&remote).is_ok_and(|mut entries| entries.next().is_none());
+    if !is_empty && !is_cache(&remote) {
+        let message =
+            format!("`{}` is a folder with other things in it, not a cache of pipe", remote.display());
+        return Err(CliError::usage(
+            message,
+            "name a new or an empty folder, or one that was pushed to before",
+        ));
+    }
     let shared = Cache::open(&remote).map_err(|error| CliError::failed(&error))?;
     let chosen = chosen(&plan, &args.shared.stages)?;
-    let copied = copy(&plan, &lock, &chosen, "pushed", (&workspace.cache, &shared))?;
+    let copied =
+        copy(&plan, &lock, &chosen, "pushed", &workspace.cache, &Target { cache: &shared, is_shared: true })?;
     console::hint(format!("{} are in {}", copied.summary(), remote.display()));
     if copied.all() {
         return Ok(OK);
@@ -91,7 +101,14 @@ pub(crate) fn pull(args: &PullArgs) -> Result<u8, CliError> {
     let shared = existing(&remote)?;
     let workspace = open_workspace(&ShareArgs::default())?;
     let chosen = chosen(&plan, &args.shared.stages)?;
-    let copied = copy(&plan, &lock, &chosen, "pulled", (&shared, &workspace.cache))?;
+    let copied = copy(
+        &plan,
+        &lock,
+        &chosen,
+        "pulled",
+        &shared,
+        &Target { cache: &workspace.cache, is_shared: false },
+    )?;
     if !copied.all() {
         console::hint(format!(
             "nothing was placed; `pipe push {}` where the results were made, or `pipe run` here",
@@ -103,9 +120,13 @@ pub(crate) fn pull(args: &PullArgs) -> Result<u8, CliError> {
     place_locked(&plan, &lock, &workspace, &chosen)
 }
 
+fn is_cache(folder: &Path) -> bool {
+    folder.join("objects-v1").is_dir()
+}
+
 /// Opens a cache that must be there: one made now would only say that nothing is in it.
 fn existing(folder: &Path) -> Result<Cache, CliError> {
-    if !folder.join("objects-v1").is_dir() {
+    if !is_cache(folder) {
         let message = format!("`{}` is not a cache of pipe", folder.display());
         return Err(CliError::usage(message, "name the folder that `pipe push --remote FOLDER` was given"));
     }
@@ -131,13 +152,21 @@ impl Copied {
     }
 }
 
+/// Where results go.
+struct Target<'a> {
+    cache: &'a Cache,
+    /// Others read it: nothing that is there is replaced.
+    is_shared: bool,
+}
+
 /// Copies the locked result of each stage that the target lacks, tells what became of it, and counts.
 fn copy(
     plan: &Plan,
     lock: &LockFile,
     chosen: &[NodeIndex],
     verb: &str,
-    (source, target): (&Cache, &Cache),
+    source: &Cache,
+    target: &Target<'_>,
 ) -> Result<Copied, CliError> {
     let mut copied = Copied::default();
     for &node in chosen {
@@ -165,20 +194,40 @@ fn copy(
 }
 
 /// Objects and bytes that were copied for one result, or why it cannot be had.
-fn fetch(locked: &Locked, source: &Cache, target: &Cache) -> Result<Result<(u64, u64), String>, CliError> {
+fn fetch(
+    locked: &Locked,
+    source: &Cache,
+    target: &Target<'_>,
+) -> Result<Result<(u64, u64), String>, CliError> {
     let failed = |error: CacheError| CliError::failed(&error);
-    if target.whole_result(&locked.key).map_err(failed)?.is_some_and(|here| here.outputs == locked.outputs) {
-        return Ok(Ok((0, 0)));
+    let place = |cache: &Cache| cache.layout.root().display().to_string();
+    let is_other = |record: &ActionRecord| record.outputs != locked.outputs;
+    if let Some(here) = target.cache.whole_result(&locked.key).map_err(failed)? {
+        if !is_other(&here) {
+            return Ok(Ok((0, 0)));
+        }
+        if target.is_shared {
+            let place = place(target.cache);
+            return Ok(Err(format!(
+                "`{place}` holds another result of the same key, which others may have; take it with the lock file that \
+                 names it and `pipe pull`, or push to another folder"
+            )));
+        }
     }
-    match target.copy_result(&locked.key, source) {
-        Ok(None) => Ok(Err("its result is not there".to_owned())),
-        Ok(Some(copied)) if copied.record.outputs != locked.outputs => {
-            Ok(Err("the result that is there is not the one in the lock file".to_owned()))
+    let place = place(source);
+    match source.actions.lookup(&locked.key).map_err(failed)? {
+        Lookup::Miss => return Ok(Err(format!("no result of it is in `{place}`"))),
+        Lookup::Hit(record) if is_other(&record) => {
+            return Ok(Err(format!(
+                "`{place}` holds another result of the same key than the lock file names"
+            )));
         }
+        Lookup::Hit(_) | Lookup::Corrupt { .. } => {}
+    }
+    match target.cache.copy_result(&locked.key, source) {
         Ok(Some(copied)) => Ok(Ok((copied.objects, copied.bytes))),
-        Err(error) if error.is_miss() => {
-            Ok(Err(format!("{} ({})", failed(error), source.layout.root().display())))
-        }
+        Ok(None) => Ok(Err(format!("no result of it is in `{place}`"))),
+        Err(error) if error.is_miss() => Ok(Err(format!("{} (`{place}`)", failed(error)))),
         Err(error) => Err(failed(error)),
     }
 }

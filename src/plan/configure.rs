@@ -15,6 +15,9 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
+/// What file systems take as one name, in bytes.
+const LONGEST_NAME: usize = 255;
+
 impl Planner {
     pub(super) fn configure_all(&mut self, pipeline: &Pipeline) {
         self.default_seed(pipeline);
@@ -59,6 +62,11 @@ impl Planner {
         for combination in &combinations {
             let (id, scope) = matrix::instance(&decl.name, combination, &pipeline.scope);
             let before = self.problems.len();
+            if id.folder().split('/').any(|part| part.len() > LONGEST_NAME) {
+                let message = format!("the name of `{id}` is too long for that of a folder");
+                self.problems.push(Problem::new(decl.name.id, message).help("use shorter matrix values"));
+                break;
+            }
             if let Some(planned) = self.instance(id, entry, decl, &scope, &pipeline.seed) {
                 let node = self.graph.add_node(planned);
                 // Inputs that cannot be read were told; that they are missing would be told twice.

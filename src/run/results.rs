@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Makes `results/` hold what the run made: `results/PIPELINE/STAGE/OUTPUT/`. Returns what was written, and for each
-/// stage the paths of its files below `folder`.
+/// stage the paths of its files below `folder`; warns of files of the user's that were in the way.
 pub fn place_results(
     plan: &Plan,
     workspace: &Workspace,
     outputs: &BTreeMap<NodeIndex, &BTreeMap<String, Digest>>,
     folder: &Path,
+    warn: &mut dyn FnMut(String),
 ) -> Result<(usize, BTreeMap<NodeIndex, Vec<String>>), CacheError> {
     let mut trees = BTreeMap::new();
     let mut names = BTreeMap::new();
@@ -26,6 +27,15 @@ pub fn place_results(
         }
     }
     let placed = workspace.cache.store.place(&trees, folder, &workspace.stats)?;
+    for path in &placed.kept {
+        warn(format!(
+            "a result was edited, or a file stood where one goes; it is kept as `{}`",
+            folder.join(path).display()
+        ));
+    }
+    for path in &placed.left {
+        warn(format!("`{}` is left: no result any more, but edited", folder.join(path).display()));
+    }
     let mut files: BTreeMap<NodeIndex, Vec<String>> = BTreeMap::new();
     for (name, paths) in placed.stand {
         files.entry(names[&name]).or_default().extend(paths.iter().map(|path| format!("{name}/{path}")));

@@ -151,6 +151,8 @@ pub struct Ports {
     pub inputs: Vec<InputPort>,
     pub outputs: Vec<OutputPort>,
     pub externals: Vec<External>,
+    /// Paths where nothing is now, and where something would be read in place of an external file.
+    pub absent: Vec<PathBuf>,
     /// Names of environment variables whose values enter the key.
     pub environment: Vec<String>,
     pub resources: Resources,
@@ -207,6 +209,15 @@ impl Ports {
 
     pub fn reads_files(&mut self, external: External) -> &mut Self {
         self.externals.push(external);
+        self
+    }
+
+    /// Declares that the stage would be another if something came to be at `path`, as a program in an earlier folder of
+    /// `PATH`. What is there now is passed over.
+    pub fn would_find(&mut self, path: PathBuf) -> &mut Self {
+        if !path.exists() {
+            self.absent.push(path);
+        }
         self
     }
 

@@ -277,6 +277,8 @@ impl<'a> Sweep<'a> {
                 Step::Delete(path) => delete(path)?,
             }
         }
+        let store = &self.cache.store;
+        store.linked.retain(|digest| store.object_path(digest).exists());
         match folder {
             Some(folder) if !self.is_young(Duration::ZERO) => delete(&folder),
             _ => Ok(()),

@@ -155,3 +155,16 @@ fn a_declared_file_that_vanished_during_a_run_is_told() {
     fs::remove_file(file).unwrap();
     assert_eq!(listing.moved(&space.cache.layout).unwrap(), ["a.nii"]);
 }
+
+#[test]
+fn what_a_run_writes_is_left_out() {
+    let space = Space::new();
+    space.write("cases.csv", "id");
+    space.write("p.lock", "# pipe lock file, format 1. …\n{}\n");
+    space.write("poetry.lock", "not of pipe");
+    space.write("results/p/a/o/x", "x");
+    space.write("data/results/y", "y");
+    let root = space.path("cases.csv").parent().unwrap().to_owned();
+    assert_eq!(names(&read(&space, &root).unwrap()), ["cases.csv", "data/results/y", "poetry.lock"]);
+    assert_eq!(names(&read(&space, &space.path("results")).unwrap()), ["p/a/o/x"]);
+}

@@ -5,6 +5,7 @@
 mod actions;
 mod concurrency;
 mod gc;
+mod linked;
 mod listing;
 mod manifest;
 mod memo;

@@ -3,7 +3,7 @@
 use pipe_cache::{Cache, Digest};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub(crate) struct Space {
@@ -16,6 +16,11 @@ impl Space {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(&dir.path().join(".pipe")).unwrap();
         Self { dir, cache }
+    }
+
+    /// Goes on as a process that starts now.
+    pub(crate) fn reopen(&mut self) {
+        self.cache = Cache::open(self.cache.layout.root()).unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -64,6 +69,19 @@ pub(crate) fn read_tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
 pub(crate) fn overwrite(path: &Path, content: &[u8]) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, content).unwrap();
+}
+
+/// [`overwrite`] that leaves mode and mtime as they were.
+pub(crate) fn forge(path: &Path, content: &[u8]) {
+    // Longer than a tick of the file system's clock.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let before = fs::metadata(path).unwrap();
+    overwrite(path, content);
+    let file = fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(before.modified().unwrap()).unwrap();
+    fs::set_permissions(path, before.permissions()).unwrap();
+    let after = fs::metadata(path).unwrap();
+    assert_eq!((after.modified().unwrap(), after.mode()), (before.modified().unwrap(), before.mode()));
 }
 
 pub(crate) fn mode(path: &Path) -> u32 {

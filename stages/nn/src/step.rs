@@ -260,7 +260,10 @@ mod tests {
     fn decay_of_the_running_mean_rises_to_its_limit() {
         let check = |limit, updates, expected: f64| {
             let decay = average_decay(limit, updates);
-            assert!((decay - expected).abs() < 1e-12, "limit {limit} after {updates}: {decay}, not {expected}");
+            assert!(
+                (decay - expected).abs() < 1e-12,
+                "limit {limit} after {updates}: {decay}, not {expected}"
+            );
         };
         check(0.999, 0, 0.1);
         check(0.999, 8, 0.5);

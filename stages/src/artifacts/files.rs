@@ -34,7 +34,10 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), StageError> {
         if kind.is_dir() {
             copy_tree(&source, &target)?;
         } else if !kind.is_file() {
-            return Err(StageError::Data(format!("`{}` is neither a file nor a folder", source.display())));
+            return Err(StageError::Data(format!(
+                "`{}` is neither a file nor a folder, but a pipe, socket or device; remove it",
+                source.display()
+            )));
         } else {
             fs::copy(&source, &target).map_err(StageError::io("copy", &source))?;
             let mut permissions =

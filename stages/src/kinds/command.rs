@@ -42,7 +42,7 @@ pub struct Command;
 #[expect(clippy::struct_field_names, reason = "the names of YAML keys")]
 pub struct Params {
     /// Program and arguments; as text it is run by `sh -c`, as a list without a shell. The file of the program, and
-    /// for text that of `sh` and of its first word, are part of what the result depends on.
+    /// for text those of `sh` and of every program that the text names, are part of what the result depends on.
     run: Run,
     /// Names of the outputs. The program writes each as files under `out/NAME/`.
     outputs: Vec<String>,
@@ -105,7 +105,10 @@ impl Stage for Command {
         }
         let search = params.search_path();
         for name in params.programs_by_name() {
-            // Those that are needed for certain were checked; the first word of a shell text may be anything.
+            for path in params.search_path().earlier(name) {
+                ports.would_find(path);
+            }
+            // Those that are needed for certain were checked; a word of a shell text may be anything.
             if let Some(path) = search.find(name) {
                 ports.reads_files(External {
                     name: Cow::Owned(format!("program/{}", name.trim_start_matches('/'))),
@@ -216,13 +219,17 @@ impl Params {
             }
         }
         let needed = match &self.run {
-            // The first word by name may be a function or a variable; by its path it is a program.
-            Run::Shell(text) => [Some("sh"), words::first_program(text).filter(|word| is_absolute(word))],
+            // By its name it may be a function; by its path it is a program.
+            Run::Shell(text) => {
+                let by_path = words::programs(text).into_iter().filter(|word| is_absolute(word));
+                ["sh"].into_iter().chain(by_path).collect()
+            }
             Run::Program(words) => {
-                [words.first().map(String::as_str).filter(|word| !is_relative(word)), None]
+                let first = words.first().map(String::as_str);
+                first.into_iter().filter(|word| !is_relative(word)).collect::<Vec<_>>()
             }
         };
-        for program in needed.into_iter().flatten().filter(|program| search.find(program).is_none()) {
+        for program in needed.into_iter().filter(|program| search.find(program).is_none()) {
             problems.add("run", not_found(program), search.help());
         }
     }
@@ -259,7 +266,7 @@ impl Params {
     fn programs_by_name(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.programs.iter().map(String::as_str).collect();
         match &self.run {
-            Run::Shell(text) => names.extend(["sh"].into_iter().chain(words::first_program(text))),
+            Run::Shell(text) => names.extend(["sh"].into_iter().chain(words::programs(text))),
             Run::Program(words) => names.extend(words.first().map(String::as_str)),
         }
         names.retain(|name| !is_relative(name));

@@ -44,7 +44,10 @@ fn scan(folder: &Path, shown: &Path, links: &mut Vec<(PathBuf, PathBuf)>) -> Res
         } else if kind.is_symlink() {
             links.push((path, shown));
         } else if !kind.is_file() {
-            return Err(StageError::Data(format!("`{}` is neither a file nor a folder", shown.display())));
+            return Err(StageError::Data(format!(
+                "`{}` is neither a file nor a folder, but a pipe, socket or device; remove it",
+                shown.display()
+            )));
         }
     }
     Ok(())

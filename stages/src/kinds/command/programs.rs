@@ -47,6 +47,16 @@ impl SearchPath {
         found
     }
 
+    /// Where a program would be found before the place where it is, or anywhere if it is not there.
+    pub(super) fn earlier(&self, program: &str) -> Vec<PathBuf> {
+        if program.contains('/') {
+            return Vec::new();
+        }
+        let found = self.find(program);
+        let candidates = self.0.folders.iter().map(|folder| folder.join(program));
+        candidates.take_while(|path| Some(path) != found.as_ref()).collect()
+    }
+
     /// As the value of `PATH`.
     pub(super) fn value(&self) -> OsString {
         // Every folder came out of such a list.

@@ -43,7 +43,8 @@ impl<'a> Sandbox<'a> {
             let target = Path::new("in").join(name);
             sandbox.add_folder(&target)?;
             for input in inputs {
-                let target = if inputs.len() > 1 { target.join(&input.label) } else { target.clone() };
+                let target =
+                    if inputs.len() > 1 { target.join(folder_name(&input.label)) } else { target.clone() };
                 sandbox.add_tree(&input.dir, &target)?;
             }
         }
@@ -60,7 +61,7 @@ impl<'a> Sandbox<'a> {
                 .map_err(|error| StageError::Internal(format!("parameters are not JSON: {error}")))?;
             let path = work.join(PARAMS);
             fs::write(&path, values).map_err(StageError::io("write", &path))?;
-            sandbox.seal(Path::new(PARAMS))?;
+            sandbox.seal(Path::new(PARAMS), read_only)?;
         }
         sandbox.remove_left_over(Path::new(""))?;
         Ok(sandbox)
@@ -131,8 +132,14 @@ impl<'a> Sandbox<'a> {
         for declared in self.params.files.iter().map(|path| plain(path)) {
             if !external.files.iter().any(|file| Path::new(&file.path).starts_with(&declared)) {
                 let shown = declared.display();
+                let folder = external.root.display();
+                let pattern = if shown.to_string().contains(['*', '?', '[']) {
+                    "; patterns are not taken, name the folder"
+                } else {
+                    ""
+                };
                 return Err(StageError::Data(format!(
-                    "`{shown}`, declared under `files`, is not there or an empty folder"
+                    "`{shown}`, declared under `files`, is not there or an empty folder, in `{folder}`{pattern}"
                 )));
             }
         }
@@ -146,21 +153,23 @@ impl<'a> Sandbox<'a> {
                 self.add_folder(parent)?;
             }
             // The engine sees afterwards whether this is still the file that was hashed.
-            self.copy(&external.root.join(path), path)?;
+            // Its content is in the key and its mode is not: all are executable, as scripts must be.
+            self.copy(&external.root.join(path), path, |_| 0o555)?;
         }
         Ok(())
     }
 
-    fn copy(&mut self, source: &Path, path: &Path) -> Result<(), StageError> {
+    /// `mode` is that of the copy, from that of the source.
+    fn copy(&mut self, source: &Path, path: &Path, mode: impl Fn(u32) -> u32) -> Result<(), StageError> {
         fs::copy(source, self.work().join(path)).map_err(StageError::io("copy", source))?;
-        self.seal(path)
+        self.seal(path, mode)
     }
 
-    /// Makes a fresh file read-only and remembers its stat.
-    fn seal(&mut self, path: &Path) -> Result<(), StageError> {
+    /// Gives a fresh file its mode and remembers its stat.
+    fn seal(&mut self, path: &Path, mode: impl Fn(u32) -> u32) -> Result<(), StageError> {
         let target = self.work().join(path);
         let stat = FileStat::following(&target).map_err(StageError::io("look at", &target))?;
-        let mode = stat.mode & 0o555;
+        let mode = mode(stat.mode & 0o777);
         if stat.mode & 0o777 == mode {
             self.placed.insert(path.to_owned(), Placed::Copy(stat));
             return Ok(());
@@ -178,7 +187,7 @@ impl<'a> Sandbox<'a> {
         let target = self.work().join(path);
         // Refused across file systems, for files of another user, and for one that has all the names it may have.
         if fs::hard_link(source, &target).is_err() {
-            return self.copy(source, path);
+            return self.copy(source, path, read_only);
         }
         let stat = FileStat::following(&target).map_err(StageError::io("look at", &target))?;
         self.placed.insert(path.to_owned(), Placed::Shared(stat));
@@ -191,17 +200,20 @@ impl<'a> Sandbox<'a> {
         let mut left: BTreeMap<&Path, Placed> =
             self.placed.iter().map(|(path, placed)| (path.as_path(), *placed)).collect();
         self.look_around(Path::new(""), &mut left, &mut findings)?;
+        self.look_beside(&mut findings)?;
         let deleted: Vec<&Path> = left.into_keys().filter(|path| !path.starts_with("out")).collect();
         // Of a deleted folder, the folder alone.
         let top = |path: &Path| !path.ancestors().skip(1).any(|parent| deleted.contains(&parent));
         let deleted: Vec<String> = deleted.iter().filter(|path| top(path)).map(|path| shown(path)).collect();
-        let empty: Vec<String> = self
-            .params
-            .outputs
-            .iter()
-            .filter(|name| !has_entries(&self.work().join("out").join(name)))
-            .map(|name| format!("out/{name}/"))
-            .collect();
+        let (mut empty, mut replaced) = (Vec::new(), Vec::new());
+        for name in &self.params.outputs {
+            let folder = self.work().join("out").join(name);
+            match fs::symlink_metadata(&folder) {
+                Ok(found) if !found.is_dir() => replaced.push(format!("out/{name}")),
+                _ if !has_entries(&folder) => empty.push(format!("out/{name}/")),
+                _ => {}
+            }
+        }
         let told = [
             (
                 "wrote outside of its outputs",
@@ -211,6 +223,7 @@ impl<'a> Sandbox<'a> {
             ("changed the read-only", findings.changed, "copy it to `$TMPDIR` first"),
             ("deleted the read-only", deleted, "copy it to `$TMPDIR` first"),
             ("wrote nothing into its output", empty, "or remove it from `outputs`"),
+            ("made no folder of its output", replaced, "an output is a folder: write below it"),
         ];
         let told: Vec<String> = told
             .iter()
@@ -263,6 +276,20 @@ impl<'a> Sandbox<'a> {
         Ok(())
     }
 
+    /// What lies beside the working folder and is not of the engine.
+    fn look_beside(&self, findings: &mut Findings) -> Result<(), StageError> {
+        let Some(folder) = self.work.parent() else { return Ok(()) };
+        for entry in fs::read_dir(folder).map_err(StageError::io("list", folder))? {
+            let path = entry.map_err(StageError::io("list", folder))?.path();
+            if path != *self.work && path != *self.scratch && path.file_name() != Some("items".as_ref()) {
+                let name = path.file_name().unwrap_or_default();
+                findings.strays.push(shown(&Path::new("..").join(name)));
+            }
+        }
+        findings.strays.sort();
+        Ok(())
+    }
+
     fn is_output(&self, path: &Path) -> bool {
         path.strip_prefix("out").is_ok_and(|name| self.params.outputs.iter().any(|output| name == output))
     }
@@ -278,6 +305,15 @@ impl<'a> Sandbox<'a> {
 }
 
 /// Whether there is a folder with something in it.
+/// The name of a stage as that of one folder.
+fn folder_name(label: &str) -> String {
+    label.replace('%', "%25").replace('/', "%2F")
+}
+
+fn read_only(mode: u32) -> u32 {
+    mode & 0o555
+}
+
 fn has_entries(folder: &Path) -> bool {
     fs::symlink_metadata(folder).is_ok_and(|found| found.is_dir())
         && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
