@@ -29,11 +29,14 @@ pub(super) fn programs(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut place = Place::Command;
     for token in tokens(text) {
-        let Token::Word { text, value, nested, .. } = token else {
+        let Token::Word { text, value, nested, redirected, .. } = token else {
             place = Place::Command;
             continue;
         };
         found.extend(nested.into_iter().flat_map(programs));
+        if redirected {
+            continue;
+        }
         let value = value.filter(|_| !is_assignment(text));
         match (&place, value) {
             (Place::Command, Some(word)) if OPENERS.contains(&word) => {}
@@ -73,10 +76,12 @@ enum Token<'a> {
         text: &'a str,
         /// Without quotes and expansions.
         plain: bool,
-        /// What it stands for, if the text alone tells; `None` too where a redirection leads.
+        /// What it stands for, if the text alone tells.
         value: Option<&'a str>,
         /// The texts of its `$(…)` and `` `…` ``.
         nested: Vec<&'a str>,
+        /// Whether it is where a redirection leads, and so no part of the command.
+        redirected: bool,
     },
     /// The end of a simple command.
     End,
@@ -115,20 +120,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
                     after.starts_with(['<', '>']) && text.bytes().all(|byte| byte.is_ascii_digit());
                 if !is_stream {
                     let value = if plain { Some(text) } else { unquoted(text) };
-                    // What a redirection leads to is no part of the command.
-                    if redirected {
-                        tokens.extend(nested.into_iter().map(|inner| Token::Word {
-                            text: "",
-                            plain: false,
-                            value: None,
-                            nested: vec![inner],
-                        }));
-                        if plain {
-                            tokens.push(Token::Word { text, plain, value: None, nested: Vec::new() });
-                        }
-                    } else {
-                        tokens.push(Token::Word { text, plain, value, nested });
-                    }
+                    tokens.push(Token::Word { text, plain, value, nested, redirected });
                     redirected = false;
                 }
                 length
