@@ -11,6 +11,7 @@ mod data;
 mod errors;
 mod evaluate;
 mod faults;
+mod foreign;
 mod golden;
 mod hermetic;
 mod history;

@@ -22,7 +22,7 @@ pub(crate) struct PredictArgs {
     /// What an `export` or `ensemble` stage made, e.g. results/decathlon/ensemble
     #[arg(value_name = "MODEL_DIR")]
     model: PathBuf,
-    /// A NIfTI, MetaImage, NRRD, PNG or TIFF file, a folder with a DICOM series, or a folder of such files and folders
+    /// A NIfTI, MetaImage, NRRD, PNG or TIFF file, a folder with a DICOM series, or a folder of such files and series
     ///
     /// For a model of several channels: a file with all of them, or a folder of files CASE_0000, CASE_0001, …
     #[arg(value_name = "FILE_OR_FOLDER")]
@@ -42,6 +42,9 @@ pub(crate) struct PredictArgs {
     /// How much a voxel of a patch counts where patches overlap
     #[arg(long, value_enum, default_value_t = Blend::Gaussian)]
     blend: Blend,
+    /// Whose sliding window
+    #[arg(long, value_enum, default_value_t = Tiling::Nnunet)]
+    tiling: Tiling,
     /// Patches in one run of a network [default: what suits the device]
     #[arg(long, value_name = "N")]
     batch: Option<NonZeroUsize>,
@@ -65,6 +68,14 @@ enum Blend {
     Gaussian,
     /// All the same
     Constant,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Tiling {
+    /// Evenly spaced patches, as in nnU-Net
+    Nnunet,
+    /// Patches at a fixed step, and MONAI's Gaussian
+    Monai,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -93,6 +104,10 @@ pub(crate) fn run(args: &PredictArgs) -> Result<u8, CliError> {
         blend: match args.blend {
             Blend::Gaussian => pipe_stages::kinds::inference::Blend::Gaussian,
             Blend::Constant => pipe_stages::kinds::inference::Blend::Constant,
+        },
+        tiling: match args.tiling {
+            Tiling::Nnunet => pipe_stages::kinds::inference::Tiling::Nnunet,
+            Tiling::Monai => pipe_stages::kinds::inference::Tiling::Monai,
         },
         batch: args.batch,
         ..Method::default()

@@ -27,7 +27,7 @@ pub mod writer;
 
 pub use device::{Chosen, Device, DeviceError, Provider};
 pub use planes::Planes;
-pub use predict::{Blend, PredictError, PredictOptions, predict, predict_classes};
+pub use predict::{Blend, PredictError, PredictOptions, Tiling, predict, predict_classes};
 pub use probabilities::{Probabilities, softmax};
 pub use runtime::{Origin, Policy, Runtime, RuntimeError, RuntimeInfo};
 pub use session::{ModelInterface, Session, SessionError};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::predict::{PredictError, PredictOptions, check_volume};
 use crate::session::{ModelInterface, Session};
-use crate::tiles::{AxisTiles, Span};
+use crate::tiles::{AxisTiles, Layout, Span, least};
 use crate::writer::Dims;
 
 /// Names of the spatial axes, for messages.
@@ -15,8 +15,8 @@ const AXES: [&str; 3] = ["z", "y", "x"];
 ///
 /// - An axis that fits into the patch is taken whole, padded with zeros to the patch, half before and half after (an
 ///   odd voxel after), as in training; the padding is cut off the result.
-/// - A longer axis is tiled with the overlap asked for. Where tiles overlap, logits are averaged with the weights of
-///   [`Blend`](crate::predict::Blend).
+/// - A longer axis is tiled with the overlap asked for, as [`Tiling`](crate::predict::Tiling) has it. Where tiles
+///   overlap, logits are averaged with the weights of [`Blend`](crate::predict::Blend).
 /// - A 2D model sees each z slice by itself.
 /// - An axis whose size the model fixes is padded or tiled to that size.
 ///
@@ -35,7 +35,8 @@ pub struct Planes<'a> {
     ran: usize,
     /// Planes that were given.
     given: usize,
-    /// Sums of weighted logits `[classes, y, x]` of the planes from `given` on, as far as tiles reached.
+    /// Sums of weighted logits and, behind them, of the weights: `[classes + 1, y, x]` of the planes from `given` on, as far
+    /// as tiles reached.
     sums: VecDeque<Vec<f32>>,
     /// 0 until the model has run.
     classes: usize,
@@ -93,8 +94,11 @@ impl<'a> Planes<'a> {
             let reason = format!("has {} planes, and all were given", self.shape[1]);
             return Err(PredictError::Volume { shape: self.shape.to_vec(), reason });
         };
-        self.plan.normalise(self.given, &mut plane);
         self.given += 1;
+        let weights = plane.split_off(plane.len() - self.shape[2] * self.shape[3]);
+        for class in plane.chunks_exact_mut(weights.len()) {
+            class.iter_mut().zip(&weights).for_each(|(sum, weight)| *sum /= weight);
+        }
         Ok(plane)
     }
 
@@ -137,26 +141,29 @@ impl<'a> Planes<'a> {
     fn add(&mut self, item: &Item, logits: &[f32]) {
         let [_, _, height, width] = self.shape;
         let [z, y, x] = self.plan.spans(item);
-        let [z_weights, y_weights, x_weights] = [0, 1, 2].map(|axis| &self.plan.axes[axis].weights);
         let [depth_seen, height_seen, width_seen] = self.plan.tile();
         while self.given + self.sums.len() < z.first + z.length {
-            self.sums.push_back(vec![0.0; self.classes * height * width]);
+            self.sums.push_back(vec![0.0; (self.classes + 1) * height * width]);
         }
-        let x_weights = &x_weights[x.at..x.at + x.length];
+        let mut weights = vec![0.0; x.length];
         for plane in 0..z.length {
             let sums = &mut self.sums[z.first + plane - self.given];
-            for class in 0..self.classes {
-                for line in 0..y.length {
-                    let weight = z_weights[z.at + plane] * y_weights[y.at + line];
+            for line in 0..y.length {
+                self.plan.weigh([z.at + plane, y.at + line, x.at], &mut weights);
+                let of = |class: usize| {
+                    let first = (class * height + y.first + line) * width + x.first;
+                    first..first + x.length
+                };
+                sums[of(self.classes)].iter_mut().zip(&weights).for_each(|(sum, weight)| *sum += weight);
+                for class in 0..self.classes {
                     let row =
                         ((class * depth_seen + z.seen(plane)) * height_seen + y.seen(line)) * width_seen;
                     let row = &logits[row..row + width_seen][x.seen_range()];
-                    let sums = &mut sums[(class * height + y.first + line) * width + x.first..][..x.length];
-                    let add = |((sum, logit), x): ((&mut f32, &f32), &f32)| *sum += logit * (weight * x);
+                    let sums = sums[of(class)].iter_mut().zip(&weights);
                     if x.mirrored {
-                        sums.iter_mut().zip(row.iter().rev()).zip(x_weights).for_each(add);
+                        sums.zip(row.iter().rev()).for_each(|((sum, weight), logit)| *sum += logit * weight);
                     } else {
-                        sums.iter_mut().zip(row).zip(x_weights).for_each(add);
+                        sums.zip(row).for_each(|((sum, weight), logit)| *sum += logit * weight);
                     }
                 }
             }
@@ -235,6 +242,8 @@ struct Item {
 struct Plan {
     dims: Dims,
     axes: [AxisTiles; 3],
+    /// What no weight is below.
+    least: f32,
     mirrorings: Vec<[bool; 3]>,
 }
 
@@ -253,6 +262,8 @@ impl Plan {
             let message = "a 2D model cannot be mirrored along z".to_owned();
             return Err(PredictError::Options(message));
         }
+        let PredictOptions { tiling, blend, overlap, .. } = *options;
+        let layout = Layout { tiling, blend, overlap };
         let mut axes = [const { None }; 3];
         for (axis, tiles) in axes.iter_mut().enumerate() {
             let length = shape[axis + 1];
@@ -272,7 +283,7 @@ impl Plan {
                 );
                 return Err(PredictError::Options(message));
             }
-            *tiles = Some(AxisTiles::new(length, patch, 1.0 - options.overlap, options.blend));
+            *tiles = Some(AxisTiles::new(length, patch, layout));
         }
         let axes = axes.map(|tiles| tiles.expect("the loop fills every axis"));
 
@@ -284,7 +295,8 @@ impl Plan {
                 mirrorings.push(mirrored);
             }
         }
-        Ok(Self { dims: interface.dims, axes, mirrorings })
+        let least = least(&axes, layout);
+        Ok(Self { dims: interface.dims, axes, least, mirrorings })
     }
 
     /// Returns the shape of a tile, `[z, y, x]`.
@@ -318,16 +330,49 @@ impl Plan {
         [0, 1, 2].map(|axis| self.axes[axis].span(item.start[axis], item.mirrored[axis]))
     }
 
-    /// Divides sums of weighted logits of plane `z`, `[classes, y, x]`, by the weights: as tiles are a product of axes,
-    /// so is their total weight, and no array of weights is needed.
-    fn normalise(&self, z: usize, sums: &mut [f32]) {
-        let [z_totals, y_totals, x_totals] = [0, 1, 2].map(|axis| &self.axes[axis].totals);
-        let mirrorings = self.mirrorings.len() as f32;
-        for (row, values) in sums.chunks_exact_mut(x_totals.len()).enumerate() {
-            let total = z_totals[z] * y_totals[row % y_totals.len()] * mirrorings;
-            for (value, x) in values.iter_mut().zip(x_totals) {
-                *value /= total * x;
-            }
+    /// Tells how much the voxels of a tile count that begin at `[z, y, x]` and go on along x.
+    fn weigh(&self, [z, y, x]: [usize; 3], weights: &mut [f32]) {
+        let row = self.axes[0].weights[z] * self.axes[1].weights[y];
+        for (weight, own) in weights.iter_mut().zip(&self.axes[2].weights[x..]) {
+            *weight = (row * own).max(self.least);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::predict::Tiling;
+    use std::collections::BTreeMap;
+
+    /// Weights of a tile of 6×9×16 voxels against those that `tests/reference/make_windows.py` got from the libraries.
+    #[track_caller]
+    fn check(tiling: Tiling, reference: &[u8]) {
+        let interface = ModelInterface {
+            dims: Dims::Three,
+            channels: None,
+            classes: None,
+            batch: None,
+            spatial: vec![None; 3],
+            divisor: vec![1; 3],
+            metadata: BTreeMap::new(),
+        };
+        let options = PredictOptions { tiling, ..PredictOptions::new([6, 9, 16]) };
+        let plan = Plan::new(&interface, [1, 20, 20, 20], &options).expect("valid");
+        let mut found = vec![0.0; 6 * 9 * 16];
+        for (at, row) in found.chunks_exact_mut(16).enumerate() {
+            plan.weigh([at / 9, at % 9, 0], row);
+        }
+        let expected = reference.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+        assert_eq!(expected.len(), found.len());
+        let apart = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Both sides round to f32 after each of three products: a few 2^-24.
+        assert!(apart < 1e-6, "{tiling:?}: {apart}");
+    }
+
+    #[test]
+    fn gaussians_are_those_of_nnunet_and_monai() {
+        check(Tiling::Nnunet, include_bytes!("../tests/reference/gaussian_nnunet.f32"));
+        check(Tiling::Monai, include_bytes!("../tests/reference/gaussian_monai.f32"));
     }
 }

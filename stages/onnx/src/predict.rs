@@ -12,12 +12,29 @@ use crate::writer::Dims;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Blend {
-    /// Most in its middle: a Gaussian with a sigma of an eighth of the tile. Source: nnU-Net,
-    /// `nnunetv2/inference/sliding_window_prediction.py`.
+    /// Most in its middle: a Gaussian with a sigma of an eighth of the tile. Where its middle is depends on the
+    /// [`Tiling`].
     #[default]
     Gaussian,
     /// All the same.
     Constant,
+}
+
+/// Whose sliding window: where tiles lie on an axis that is longer than the patch, and what a Gaussian is. A network gives
+/// what it gave in the program that it was trained with only under that program's rule; the weights of a voxel differ by up
+/// to 0.25.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tiling {
+    /// Evenly spaced tiles, the fewest with at least the overlap asked for. The Gaussian is 1 at voxel `tile / 2`, so that an
+    /// even tile counts a little more behind its middle than before it. Source: nnU-Net 2.8,
+    /// `nnunetv2/inference/sliding_window_prediction.py`.
+    #[default]
+    Nnunet,
+    /// Tiles at a fixed step, of which the last is moved back into the volume. The Gaussian is symmetric, with its middle
+    /// between the voxels of an even tile, and never below 1/1000. Source: MONAI 1.6, `monai.inferers.sliding_window_inference`
+    /// and `monai.data.utils.compute_importance_map`.
+    Monai,
 }
 
 /// How a volume is cut into network inputs.
@@ -28,6 +45,7 @@ pub struct PredictOptions {
     /// Fraction of a tile that its neighbour covers too, 0 to below 1.
     pub overlap: f64,
     pub blend: Blend,
+    pub tiling: Tiling,
     /// Most tiles in one run of the model. Affects memory and speed, not the result (up to rounding).
     pub tile_batch: NonZeroUsize,
     /// Axes `[z, y, x]` to mirror: the logits of all combinations are averaged, 2 to the number of axes runs a tile.
@@ -35,12 +53,13 @@ pub struct PredictOptions {
 }
 
 impl PredictOptions {
-    /// Returns the defaults for a patch: overlap 0.5, Gaussian weights, one tile a run, no mirroring.
+    /// Returns the defaults for a patch: nnU-Net's tiles with overlap 0.5 and Gaussian weights, one a run, no mirroring.
     pub fn new(patch: [usize; 3]) -> Self {
         Self {
             patch,
             overlap: 0.5,
             blend: Blend::default(),
+            tiling: Tiling::default(),
             tile_batch: NonZeroUsize::MIN,
             mirror: [false; 3],
         }

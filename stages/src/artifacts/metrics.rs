@@ -4,7 +4,7 @@ use super::predictor::Combine;
 use super::table_file::{read_json, read_rows, write_json, write_rows};
 use crate::{artifact::Artifact, error::StageError};
 use pipe_cache::Digest;
-use pipe_onnx::{Blend, Provider};
+use pipe_onnx::{Blend, Provider, Tiling};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -206,6 +206,7 @@ pub struct PredictionFacts {
     pub mirror: bool,
     pub overlap: f64,
     pub blend: Blend,
+    pub tiling: Tiling,
     pub combine: Combine,
     /// What the networks ran on.
     pub device: Provider,
@@ -237,7 +238,7 @@ const COLUMNS: [&str; 7] = ["case", "patient", "label", "name", "metric", "value
 
 impl Artifact for Metrics {
     const TYPE: &'static str = "metrics";
-    const FORMAT: u32 = 3;
+    const FORMAT: u32 = 4;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         Ok(Self { rows: read_rows(&dir.join(ROWS))?, summary: read_json(&dir.join(SUMMARY))? })

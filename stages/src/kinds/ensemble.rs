@@ -57,7 +57,7 @@ pub enum Choose {
 
 impl Stage for Ensemble {
     const KIND: &'static str = "ensemble";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "Joins exported networks, across folds and between 2D and 3D, into one predictor: all of them, or the best by cross-validation.";
     type Params = Params;
 

@@ -50,7 +50,7 @@ pub const PREDICTIONS: Out<Predictions> = Out::new("predictions");
 
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Predicts held-out cases with ONNX Runtime and scores them against the source labels, in their space.";
     type Params = Params;
 
@@ -105,6 +105,7 @@ impl Stage for Evaluate {
             mirror: method.mirror,
             overlap: method.overlap,
             blend: method.blend,
+            tiling: method.tiling,
             combine: predictor.combine,
             device: method.provider,
             runtime,

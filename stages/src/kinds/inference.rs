@@ -17,7 +17,7 @@ use crate::error::StageError;
 use pipe_imaging::transform::{ScorePlanes, Transform};
 use pipe_imaging::{Image, LabelMap};
 use pipe_nn::Dims;
-pub use pipe_onnx::Blend;
+pub use pipe_onnx::{Blend, Tiling};
 use pipe_onnx::{Planes, Policy, PredictOptions, Provider, Runtime, Session};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +49,7 @@ pub struct Method {
     /// Share of a tile that its neighbour covers too.
     pub overlap: f64,
     pub blend: Blend,
+    pub tiling: Tiling,
     /// Tiles in one run of a network; `None` for what suits the provider.
     pub batch: Option<NonZeroUsize>,
     pub provider: Provider,
@@ -56,8 +57,8 @@ pub struct Method {
 
 impl Default for Method {
     fn default() -> Self {
-        let PredictOptions { overlap, blend, .. } = PredictOptions::new([1; 3]);
-        Self { mirror: false, overlap, blend, batch: None, provider: Provider::Cpu }
+        let PredictOptions { overlap, blend, tiling, .. } = PredictOptions::new([1; 3]);
+        Self { mirror: false, overlap, blend, tiling, batch: None, provider: Provider::Cpu }
     }
 }
 
@@ -198,7 +199,7 @@ impl<'a> Inference<'a> {
     fn options(&self, member: usize) -> PredictOptions {
         let card = &self.predictor.members[member].card;
         let flat = card.dims == Dims::Two;
-        let Method { mirror, overlap, blend, batch, provider } = self.method;
+        let Method { mirror, overlap, blend, tiling, batch, provider } = self.method;
         // Small images leave a processor idle between runs, a graphics card even more.
         let usual = match (provider, flat) {
             (Provider::Cpu, false) => 1,
@@ -210,6 +211,7 @@ impl<'a> Inference<'a> {
             patch: card.patch,
             overlap,
             blend,
+            tiling,
             tile_batch: batch.or(NonZeroUsize::new(usual)).unwrap_or(NonZeroUsize::MIN),
             mirror: [mirror && !flat, mirror, mirror],
         }

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use pipe_onnx::{
-    Blend, Dims, GraphBuilder, Planes, PredictError, PredictOptions, Probabilities, Session, planes, predict,
-    predict_classes,
+    Blend, Dims, GraphBuilder, Planes, PredictError, PredictOptions, Probabilities, Session, Tiling, planes,
+    predict, predict_classes,
 };
 
 use crate::networks::{classifier2d, elementwise3d, shallow2d, unet2d, unet3d, values};
@@ -40,12 +40,15 @@ fn tiling_a_model_without_neighbourhood_equals_one_direct_run() {
     for patch in [[4, 6, 3], [1, 1, 1], [16, 4, 16], [9, 14, 10]] {
         for overlap in [0.0, 0.5, 0.75] {
             for blend in [Blend::Gaussian, Blend::Constant] {
-                let mirror = [true, false, true];
-                let options = PredictOptions { overlap, blend, mirror, ..PredictOptions::new(patch) };
-                let tiled = run(&model, &volume, shape, &options);
-                assert_eq!((tiled.classes(), tiled.shape()), (3, [9, 14, 11]));
-                // Weighted means of equal logits: one rounding a tile.
-                assert_close(tiled.values(), whole.values(), 2e-6);
+                for tiling in [Tiling::Nnunet, Tiling::Monai] {
+                    let mirror = [true, false, true];
+                    let options =
+                        PredictOptions { overlap, blend, tiling, mirror, ..PredictOptions::new(patch) };
+                    let tiled = run(&model, &volume, shape, &options);
+                    assert_eq!((tiled.classes(), tiled.shape()), (3, [9, 14, 11]));
+                    // Weighted means of equal logits: one rounding a tile.
+                    assert_close(tiled.values(), whole.values(), 2e-6);
+                }
             }
         }
     }
@@ -60,6 +63,23 @@ fn the_sliding_window_gives_the_probabilities_of_nnunet() {
         let found = run(&model, &input(shape), shape, &options);
         // The reference sums in f64.
         assert_close(found.values(), &reference(&format!("{name}.f32")), 2e-6);
+    }
+}
+
+/// Against `tests/reference/make_windows.py`: a patch that steps over y and x and is longer than z.
+#[test]
+fn the_sliding_window_gives_the_probabilities_of_monai() {
+    let shape = [1, 3, 21, 30];
+    let options = PredictOptions { tiling: Tiling::Monai, overlap: 0.4, ..PredictOptions::new([4, 8, 12]) };
+    for (name, model, blend) in [
+        ("window_gaussian", unet3d(), Blend::Gaussian),
+        ("window_constant", unet3d(), Blend::Constant),
+        ("window_slices", shallow2d(), Blend::Gaussian),
+    ] {
+        let options = PredictOptions { blend, ..options.clone() };
+        let found = run(&model.expect("valid"), &input(shape), shape, &options);
+        // Logits of order 1 whose sums run in any order.
+        assert_close(found.values(), &reference(&format!("{name}.f32")), 1e-5);
     }
 }
 

@@ -8,7 +8,7 @@ use pipe_metrics::bootstrap::Bootstrap;
 use pipe_metrics::lesions::{Connectivity, LesionRule};
 use pipe_metrics::segmentation::{Absent, Metric, OneEmpty};
 use pipe_metrics::surface::Definition;
-use pipe_onnx::{Blend, Provider};
+use pipe_onnx::{Blend, Provider, Tiling};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +31,10 @@ pub struct Params {
     /// How much a voxel of a patch counts where patches overlap.
     #[schemars(schema_with = "words::blend")]
     pub blend: Blend,
+    /// Whose sliding window: `nnunet` spaces patches evenly, `monai` by a fixed step; their Gaussians differ by half a voxel
+    /// and at the border. Take the one of the program that the network is compared with.
+    #[schemars(schema_with = "words::tiling")]
+    pub tiling: Tiling,
     /// Patches in one run of a network; as many as suit the device when it is left out.
     pub batch: Option<NonZeroUsize>,
     /// What networks run on.
@@ -87,6 +91,7 @@ impl Default for Params {
             overlap: method.overlap,
             members: false,
             blend: method.blend,
+            tiling: method.tiling,
             batch: None,
             device: DeviceName::default(),
             metrics,
@@ -106,8 +111,8 @@ impl Default for Params {
 
 impl Params {
     pub(super) fn method(&self, provider: Provider) -> Method {
-        let Self { mirror, overlap, blend, batch, .. } = *self;
-        Method { mirror, overlap, blend, batch, provider }
+        let Self { mirror, overlap, blend, tiling, batch, .. } = *self;
+        Method { mirror, overlap, blend, tiling, batch, provider }
     }
 
     pub(super) fn scoring(&self) -> Scoring {

@@ -17,6 +17,7 @@ pub const EMPTY: [&str; 4] = ["worst", "infinite", "undefined", "library"];
 pub const ABSENT: [&str; 2] = ["undefined", "perfect"];
 pub const CONNECTIVITY: [&str; 2] = ["6", "26"];
 pub const BLENDS: [&str; 2] = ["gaussian", "constant"];
+pub const TILINGS: [&str; 2] = ["nnunet", "monai"];
 
 pub(super) fn metrics(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "items": { "type": "string", "enum": METRICS } })
@@ -40,6 +41,10 @@ pub(super) fn connectivity(_: &mut SchemaGenerator) -> Schema {
 
 pub(super) fn blend(_: &mut SchemaGenerator) -> Schema {
     one_of(&BLENDS)
+}
+
+pub(super) fn tiling(_: &mut SchemaGenerator) -> Schema {
+    one_of(&TILINGS)
 }
 
 fn one_of(words: &[&str]) -> Schema {
@@ -70,5 +75,6 @@ mod tests {
         check::<Absent>(&ABSENT);
         check::<Connectivity>(&CONNECTIVITY);
         check::<pipe_onnx::Blend>(&BLENDS);
+        check::<pipe_onnx::Tiling>(&TILINGS);
     }
 }

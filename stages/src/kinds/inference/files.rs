@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// Images that are predicted at the same time: each is held in memory as a whole.
 const IMAGES_AT_ONCE: usize = 4;
 
+/// How deep DICOM series are looked for: an export has patient, study and series.
+const LEVELS: usize = 6;
+
 /// Endings of image files, and the longest first where one ends another.
 const ENDINGS: [&str; 11] =
     [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".jpg", ".jpeg", ".tif", ".tiff"];
@@ -27,7 +30,13 @@ const ENDINGS: [&str; 11] =
 pub fn load(dir: &Path) -> Result<Predictor, StageError> {
     let places = [dir.to_owned(), dir.join("predictor")];
     match places.iter().find(|place| place.join("predictor.json").is_file()) {
-        Some(place) => Predictor::load(place),
+        Some(place) => Predictor::load(place).map_err(|error| match error {
+            StageError::Malformed { .. } => StageError::Data(format!(
+                "{}. A model that another version of pipe made is made anew by running its pipeline",
+                error.chain()
+            )),
+            error => error,
+        }),
         None => Err(StageError::Data(format!(
             "`{}` holds no model: there is neither `predictor.json` nor `predictor/predictor.json`. Name what an `export` or \
              `ensemble` stage made, such as results/PIPELINE/STAGE/predictor",
@@ -45,8 +54,8 @@ pub struct Source {
     pub images: Result<Vec<PathBuf>, String>,
 }
 
-/// Finds the images at `input`: a file; a folder with one DICOM series; or a folder whose files are cases, as are its
-/// folders that hold a DICOM series.
+/// Finds the images at `input`: a file; a folder with one DICOM series; or a folder whose files are cases, as are the
+/// folders below it that hold a DICOM series: `patient/study/series` is the case `patient_study_series`.
 ///
 /// A model of several channels takes them from one file or, in a folder, from files called `CASE_0000`, `CASE_0001`, …
 /// Sorted by id. Fails where there is nothing, or two cases have one name.
@@ -83,18 +92,18 @@ pub fn sources(input: &Path, channels: usize) -> Result<Vec<Source>, StageError>
     for path in paths {
         let name = name(&path);
         if path.is_dir() {
-            if holds_dicom(&path)? {
-                add(name, path)?;
+            for (id, path) in series_below(&path, name, LEVELS)? {
+                add(id, path)?;
             }
         } else if let Some(id) = without_ending(&name) {
             add(id.to_owned(), path)?;
-        } else if is_dicom(&path) {
+        } else if is_slice(&path) {
             slices += 1;
         }
     }
     match (found.is_empty(), slices) {
         (true, 0) => Err(StageError::Data(format!(
-            "`{}` holds no image: neither a file that ends in {}, nor a DICOM series",
+            "`{}` holds no image: neither a file that ends in {}, nor a DICOM series, in it or below it",
             input.display(),
             ENDINGS.join(", ")
         ))),
@@ -149,13 +158,27 @@ fn without_ending(name: &str) -> Option<&str> {
     Some(&name[..name.len() - ending.len()])
 }
 
-fn is_dicom(path: &Path) -> bool {
-    open::format(path).is_ok_and(|format| format == Format::Dicom)
+/// Whether a file is a slice of a series. The directory that an export of DICOM has at its top is DICOM too, but no image.
+fn is_slice(path: &Path) -> bool {
+    let directory = path.file_name().is_some_and(|name| name.eq_ignore_ascii_case("DICOMDIR"));
+    !directory && open::format(path).is_ok_and(|format| format == Format::Dicom)
 }
 
-fn holds_dicom(dir: &Path) -> Result<bool, StageError> {
-    let mut entries = fs::read_dir(dir).map_err(StageError::io("list", dir))?;
-    Ok(entries.any(|entry| entry.is_ok_and(|entry| entry.path().is_file() && is_dicom(&entry.path()))))
+/// The folders that hold a DICOM series, from this one on downwards, each with the names on the way to it as its id.
+fn series_below(dir: &Path, id: String, levels: usize) -> Result<Vec<(String, PathBuf)>, StageError> {
+    let entries = fs::read_dir(dir).map_err(StageError::io("list", dir))?;
+    let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.map_err(StageError::io("list", dir))?.into_iter().partition(|path| path.is_dir());
+    let mut found = Vec::new();
+    if files.iter().any(|path| is_slice(path)) {
+        found.push((id.clone(), dir.to_owned()));
+    }
+    for folder in folders.iter().filter(|_| levels > 1) {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        found.extend(series_below(folder, format!("{id}_{name}"), levels - 1)?);
+    }
+    Ok(found)
 }
 
 /// An image and where its prediction goes.

@@ -4,6 +4,7 @@ use super::Content;
 use super::figures::{count, metric_name, percent};
 use super::markup::{Element, element, name, number, table};
 use crate::artifacts::metrics::PredictionFacts;
+use pipe_onnx::{Blend, Tiling};
 use std::collections::BTreeMap;
 
 pub(super) fn section(content: &Content) -> Element {
@@ -55,8 +56,16 @@ fn prediction(facts: &PredictionFacts) -> Vec<Element> {
     } else {
         "images were not mirrored"
     };
+    let tiling = match facts.tiling {
+        Tiling::Nnunet => "as in nnU-Net",
+        Tiling::Monai => "as in MONAI",
+    };
+    let blend = match facts.blend {
+        Blend::Gaussian => "most in its middle",
+        Blend::Constant => "the same everywhere",
+    };
     let text = format!(
-        "{} predicted in patches that overlap by {}; {mirrored}. The networks ran in {} {}.",
+        "{} predicted in patches that overlap by {}, laid {tiling}, each counted {blend}; {mirrored}. The networks ran in {} {}.",
         count(facts.members.len(), "network", "networks"),
         percent(facts.overlap),
         facts.runtime.name,

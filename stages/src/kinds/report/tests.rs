@@ -87,6 +87,7 @@ fn metrics(labels: &[(&str, &[f64])]) -> Metrics {
             mirror: false,
             overlap: 0.5,
             blend: pipe_onnx::Blend::Gaussian,
+            tiling: pipe_onnx::Tiling::Nnunet,
             combine: crate::artifacts::Combine::MeanProbabilities,
             device: pipe_onnx::Provider::Cpu,
             runtime: RuntimeFact {
