@@ -1,14 +1,13 @@
 """Times the sliding window of pipe beside the same network in PyTorch with MONAI's sliding_window_inference.
 
-    pip install torch monai onnx numpy
+    pip install torch monai onnx numpy nibabel
     cargo build --release -p pipe-onnx --example sliding_window
     python3 benches/peers/predict.py --ours target/release/examples/sliding_window
 
-One volume of noise, a 3D U-Net (instance normalisation, leaky ReLU, strided and transposed convolutions) with random
-weights, written as ONNX here from the PyTorch weights. The same patch, overlap and number of threads; all voxels of a patch
-count the same, for MONAI centres and cuts off its Gaussian otherwise than nnU-Net and pipe do. MONAI cuts tiles at a fixed step and moves the last one back, pipe spaces
-them evenly as nnU-Net does, so the volume is one on which both have the same tiles: 2·patch along every axis at an overlap
-of a half. Rounds alternate; what counts is the ratio of each pair. How far the probabilities are apart is printed too.
+One volume of noise, or a real one (--volume), a 3D U-Net (instance normalisation, leaky ReLU, strided and transposed
+convolutions) with random weights, written as ONNX here from the PyTorch weights. The same patches, overlap, weights (MONAI's
+Gaussian, or --blend constant) and number of threads. Rounds alternate; what counts is the ratio of each pair. How far the
+probabilities are apart is printed too.
 """
 
 import argparse
@@ -116,6 +115,9 @@ def cpu():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ours", required=True, help="the example sliding_window of pipe-onnx")
+    parser.add_argument("--volume", help="a NIfTI file, brought to mean 0 and variance 1; noise of twice the patch unless given")
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--blend", choices=["gaussian", "constant"], default="gaussian")
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--levels", type=int, default=4)
     parser.add_argument("--base", type=int, default=16)
@@ -128,16 +130,22 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     net = UNet(args.classes, args.levels, args.base).eval()
-    size = 2 * args.patch
-    volume = torch.randn(1, 1, size, size, size)
+    if args.volume:
+        import nibabel
+
+        voxels = torch.from_numpy(np.asarray(nibabel.load(args.volume).dataobj, np.float32).T.copy())
+        volume = ((voxels - voxels.mean()) / voxels.std())[None, None]
+    else:
+        volume = torch.randn(1, 1, *[2 * args.patch] * 3)
+    size = list(volume.shape[2:])
     sessions = args.sessions or args.threads
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         model, data, out = (str(Path(folder) / name) for name in ("model.onnx", "volume.f32", "out.f32"))
         to_onnx(net, args.classes, model)
         volume.numpy().astype("<f4").tofile(data)
-        command = [args.ours, model, data, "1", *[str(size)] * 3, str(args.patch), "0.5", str(sessions),
-                   str(args.threads // sessions), out]
+        command = [args.ours, model, data, "1", *map(str, size), str(args.patch), str(args.overlap), args.blend,
+                   str(sessions), str(args.threads // sessions), out]
         ours = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ)
 
         def run_ours():
@@ -147,13 +155,14 @@ def main():
 
         def run_theirs():
             wall, used = time.perf_counter(), cpu()
-            logits = sliding_window_inference(volume, (args.patch,) * 3, args.sw_batch, net, overlap=0.5, mode="constant")
+            logits = sliding_window_inference(volume, (args.patch,) * 3, args.sw_batch, net, overlap=args.overlap,
+                                              mode=args.blend)
             probabilities = logits.softmax(1)
             return (time.perf_counter() - wall, cpu() - used), probabilities
 
         run_ours()
         _, theirs = run_theirs()
-        found = np.fromfile(out, "<f4").reshape(size, args.classes, size, size).transpose(1, 0, 2, 3)
+        found = np.fromfile(out, "<f4").reshape(size[0], args.classes, *size[1:]).transpose(1, 0, 2, 3)
         apart = np.abs(found - theirs[0].numpy()).max()
         pairs = []
         for index in range(args.rounds):
@@ -174,7 +183,8 @@ def main():
         return {"pipe_s": middle(0), "monai_s": middle(1), "ratio": round(statistics.median(ratios), 2),
                 "lowest": round(min(ratios), 2), "highest": round(max(ratios), 2)}
 
-    print(json.dumps({"volume": [size] * 3, "patch": args.patch, "tiles": 27, "threads": args.threads, "sessions": sessions,
+    print(json.dumps({"volume": args.volume or "noise", "size": size, "patch": args.patch, "overlap": args.overlap,
+                      "blend": args.blend, "threads": args.threads, "sessions": sessions,
                       "levels": args.levels, "base": args.base, "torch": torch.__version__,
                       "largest_difference_of_probabilities": float(apart), "wall": row(0), "cpu": row(1)}, indent=2))
 

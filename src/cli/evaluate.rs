@@ -125,7 +125,7 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<u8, CliError> {
         }
         error => CliError::Failed(error.chain()),
     };
-    let metrics = folders::evaluate(&folders, &scoring).map_err(failed)?;
+    let metrics = folders::evaluate(&folders, &scoring, &|line| console::hint(line)).map_err(failed)?;
     if let Some(output) = &args.output {
         folders::write(&metrics, output).map_err(failed)?;
     }

@@ -1,9 +1,9 @@
 //! Times the sliding window on one volume, round by round, for `benches/peers/predict.py`.
 //!
-//! All voxels of a tile count the same, for MONAI's Gaussian is not quite nnU-Net's.
+//! Patches lie and count as in MONAI.
 //!
 //! ```text
-//! sliding_window MODEL.onnx VOLUME.f32 C Z Y X PATCH OVERLAP SESSIONS THREADS PROBABILITIES.f32
+//! sliding_window MODEL.onnx VOLUME.f32 C Z Y X PATCH OVERLAP BLEND SESSIONS THREADS PROBABILITIES.f32
 //! ```
 //!
 //! Runs a round for each line on stdin and answers with wall and CPU seconds; the first round also writes the
@@ -15,18 +15,24 @@ use std::io::BufRead;
 use std::num::NonZeroUsize;
 use std::time::Instant;
 
-use pipe_onnx::{Blend, Planes, Policy, PredictOptions, Session, softmax};
+use pipe_onnx::{Blend, Planes, Policy, PredictOptions, Session, Tiling, softmax};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, volume, c, z, y, x, patch, overlap, sessions, threads, output] = arguments.as_slice() else {
-        return Err("needs 11 arguments: see the first lines of the source".into());
+    let [model, volume, c, z, y, x, patch, overlap, blend, sessions, threads, output] = arguments.as_slice()
+    else {
+        return Err("needs 12 arguments: see the first lines of the source".into());
     };
     let shape = [c.parse()?, z.parse()?, y.parse()?, x.parse()?];
     let patch: usize = patch.parse()?;
     let options = PredictOptions {
         overlap: overlap.parse()?,
-        blend: Blend::Constant,
+        blend: match blend.as_str() {
+            "gaussian" => Blend::Gaussian,
+            "constant" => Blend::Constant,
+            other => return Err(format!("`{other}` is no blend: gaussian or constant").into()),
+        },
+        tiling: Tiling::Monai,
         ..PredictOptions::new([patch; 3])
     };
     let volume: Vec<f32> =

@@ -208,6 +208,10 @@ fn read_interface(session: &ort::session::Session) -> Result<(ModelInterface, [S
     let dims = match input.len() {
         4 => Dims::Two,
         5 => Dims::Three,
+        0 => {
+            return Err("does not say how many axes its input has: export it with a name for each open axis"
+                .to_owned());
+        }
         rank => {
             return Err(format!(
                 "its input has {rank} axes but 4 ([n, c, y, x]) or 5 ([n, c, z, y, x]) are needed"
@@ -243,7 +247,12 @@ fn float_shape(outlet: &ort::value::Outlet) -> Result<Vec<Option<usize>>, String
         ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => {
             Ok(shape.iter().map(|size| usize::try_from(*size).ok()).collect())
         }
-        other => Err(format!("`{}` is {other} but must be a float32 tensor", outlet.name())),
+        other => {
+            let name = outlet.name();
+            Err(format!(
+                "`{name}` is {other} but must be a float32 tensor: export the model in single precision"
+            ))
+        }
     }
 }
 

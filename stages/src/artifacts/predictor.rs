@@ -113,7 +113,7 @@ impl Member {
         }
         let (found, expected) = (found.short(), self.card.digest.short());
         Err(StageError::malformed(&self.path)(format!(
-            "its content is {found}… but the card says {expected}…"
+            "its content is {found}… but the card says {expected}…: copy or export the model again"
         )))
     }
 }

@@ -10,10 +10,11 @@ use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::{CaseTable, Files, FoldTable, Predictor, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
-use crate::kinds::inference::load_runtime;
+use crate::kinds::inference::{DeviceName, load_runtime, take};
 use crate::kinds::listing::listing;
 use crate::stage::{ParamProblem, Stage};
 use fs_err as fs;
+use pipe_onnx::Provider;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,11 +41,13 @@ pub struct Params {
     pub part: EvaluatedPart,
     /// Only the validation cases of this fold; with `part: validation`.
     pub fold: Option<usize>,
+    /// What networks run on.
+    pub device: DeviceName,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { part: EvaluatedPart::Test, fold: None }
+        Self { part: EvaluatedPart::Test, fold: None, device: DeviceName::default() }
     }
 }
 
@@ -72,7 +75,8 @@ impl Stage for Classify {
         let classes: Vec<&str> = predictor.task.labels.values().map(String::as_str).collect();
         let truth = truth(&jobs, &context.read(&CASES)?, &classes)?;
         load_runtime(context)?;
-        let found = predict(&jobs, &predictor, &volumes, context)?;
+        let provider = take(params.device, context)?;
+        let found = predict(&jobs, &predictor, provider, &volumes, context)?;
         let unknown = truth.iter().filter(|class| class.is_none()).count();
         if unknown > 0 {
             context
@@ -115,6 +119,7 @@ fn truth(jobs: &[Job], cases: &CaseTable, classes: &[&str]) -> Result<Vec<Option
 fn predict(
     jobs: &[Job],
     predictor: &Predictor,
+    provider: Provider,
     volumes: &Volumes,
     context: &StageContext,
 ) -> Result<Vec<Vec<f64>>, StageError> {
@@ -131,12 +136,13 @@ fn predict(
         context.progress(done, jobs.len(), "cases", id.as_str());
         Ok(found)
     };
-    // A part for each thread, which loads the networks once.
-    let part = jobs.len().div_ceil(rayon::current_num_threads()).max(1);
+    // A part for each thread, which loads the networks once; a graphics card takes one image after the other.
+    let threads = if provider == Provider::Cpu { rayon::current_num_threads() } else { 1 };
+    let part = jobs.len().div_ceil(threads).max(1);
     let parts: Result<Vec<Vec<Vec<f64>>>, StageError> = jobs
         .par_chunks(part)
         .map(|jobs| {
-            let mut networks = Networks::of(predictor);
+            let mut networks = Networks::of(predictor, provider);
             jobs.iter().map(|job| one(&mut networks, job)).collect()
         })
         .collect();

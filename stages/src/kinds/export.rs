@@ -39,8 +39,7 @@ impl Default for Params {
 impl Stage for Export {
     const KIND: &'static str = "export";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str =
-        "Writes a trained network as ONNX and checks that ONNX Runtime computes the same logits.";
+    const SUMMARY: &'static str = "Writes a trained network as ONNX (operator set 17) and checks that ONNX Runtime computes the same logits.";
     type Params = Params;
 
     fn check(params: &Params) -> Vec<ParamProblem> {

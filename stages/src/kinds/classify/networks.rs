@@ -4,19 +4,20 @@ use crate::artifacts::{Combine, Member, Predictor};
 use crate::error::StageError;
 use pipe_imaging::Image;
 use pipe_nn::Dims;
-use pipe_onnx::Session;
+use pipe_onnx::{Provider, Session};
 use std::num::NonZeroUsize;
 
 /// The networks of a predictor, each loaded when it is first asked.
 pub(super) struct Networks<'a> {
     predictor: &'a Predictor,
+    provider: Provider,
     /// One place for each member.
     sessions: Vec<Option<Session>>,
 }
 
 impl<'a> Networks<'a> {
-    pub(super) fn of(predictor: &'a Predictor) -> Self {
-        Self { predictor, sessions: predictor.members.iter().map(|_| None).collect() }
+    pub(super) fn of(predictor: &'a Predictor, provider: Provider) -> Self {
+        Self { predictor, provider, sessions: predictor.members.iter().map(|_| None).collect() }
     }
 
     /// The members' probabilities made one as the predictor says; `members` are positions in it, at least one.
@@ -48,7 +49,7 @@ impl<'a> Networks<'a> {
         let member = &self.predictor.members[index];
         let session = match &mut self.sessions[index] {
             Some(session) => session,
-            empty => empty.insert(load(member)?),
+            empty => empty.insert(load(member, self.provider)?),
         };
         let (input, shape) = fitted(image, member, session);
         let doing = || format!("running `{}`", member.card.name);
@@ -79,9 +80,9 @@ impl<'a> Networks<'a> {
     }
 }
 
-fn load(member: &Member) -> Result<Session, StageError> {
+fn load(member: &Member, provider: Provider) -> Result<Session, StageError> {
     // One thread: cases are what runs in parallel, and the bits must not depend on the machine's load.
-    Session::from_bytes(&member.read()?, NonZeroUsize::MIN)
+    Session::from_bytes_on(&member.read()?, NonZeroUsize::MIN, provider)
         .map_err(StageError::inner(format!("loading `{}`", member.card.name)))
 }
 

@@ -230,3 +230,15 @@ fn a_fold_belongs_to_validation() {
     assert_eq!(problems::<Classify>(json!({ "fold": 1 }))[0].parameter, "fold");
     assert!(problems::<Classify>(json!({ "part": "validation", "fold": 1 })).is_empty());
 }
+
+/// The library that pipe fetches has the CPU alone outside of macOS and Windows.
+#[cfg(target_os = "linux")]
+#[test]
+fn networks_run_on_the_device_that_was_asked_for_or_not_at_all() {
+    let space = TestSpace::new();
+    let on =
+        |device: &str| classify(&space, vec![by_sum(&space, 1.0, 0)], &CLASSES, json!({ "device": device }));
+    assert_eq!(on("cpu").expect("there is one").facts["device"], json!("cpu"));
+    let error = on("directml").err().expect("Windows only");
+    assert!(error.contains("`device: directml` needs DmlExecutionProvider"), "{error}");
+}

@@ -1,7 +1,7 @@
 //! Scores a folder of label maps against another, outside of any pipeline.
 
 use super::compare::compare;
-use super::score::score_case;
+use super::score::{apart_mm, score_case};
 use super::scoring::Scoring;
 use super::summary::{Case, Origin, metrics};
 use crate::artifact::Artifact;
@@ -31,7 +31,12 @@ pub struct Folders<'a> {
 /// Scores every file of `predictions` against the file of the same name in `references`, some cases at a time.
 ///
 /// Fails where a reference has no prediction or the other way round: a case that is left out makes figures better.
-pub fn evaluate(folders: &Folders, scoring: &Scoring) -> Result<Metrics, StageError> {
+/// `notice` gets what the user should look at.
+pub fn evaluate(
+    folders: &Folders,
+    scoring: &Scoring,
+    notice: &(dyn Fn(&str) + Sync),
+) -> Result<Metrics, StageError> {
     let references = label_files(folders.references)?;
     let predictions = matched(folders.references, &references, folders.predictions)?;
     let baseline = folders.baseline.map(|baseline| matched(folders.references, &references, baseline));
@@ -43,7 +48,7 @@ pub fn evaluate(folders: &Folders, scoring: &Scoring) -> Result<Metrics, StageEr
         folders.labels.clone()
     };
     let one = |predictions: &BTreeMap<String, PathBuf>| {
-        one_side(&references, predictions, &labels, folders.patient, scoring)
+        one_side(&references, predictions, &labels, folders.patient, scoring, notice)
     };
     let mut own = one(&predictions)?;
     if let Some(baseline) = &baseline {
@@ -65,11 +70,19 @@ fn one_side(
     labels: &BTreeMap<u8, String>,
     patient: PatientRule,
     scoring: &Scoring,
+    notice: &(dyn Fn(&str) + Sync),
 ) -> Result<Metrics, StageError> {
     let targets = scoring.targets(labels).map_err(StageError::Data)?;
     let pairs: Vec<_> = references.iter().zip(predictions.values()).collect();
     let case = |((id, reference), prediction): &((&String, &PathBuf), &PathBuf)| {
         let maps = (read(reference)?, read(prediction)?);
+        if let Some(distance) = apart_mm(&maps.0, &maps.1) {
+            notice(&format!(
+                "`{}` and `{}` lie {distance:.3} mm apart by their headers, and were compared voxel by voxel all the same",
+                prediction.display(),
+                reference.display()
+            ));
+        }
         let scores = score_case(&maps.0, &maps.1, None, &targets, scoring)
             .map_err(|problem| StageError::Data(format!("`{}` {problem}", reference.display())))?;
         let patient = patient
@@ -119,6 +132,9 @@ const ENDINGS: [&str; 8] = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".png", 
 
 /// The label maps of a folder by name without ending; hidden files are left out.
 fn label_files(folder: &Path) -> Result<BTreeMap<String, PathBuf>, StageError> {
+    if !folder.is_dir() {
+        return Err(StageError::Data(format!("`{}` is no folder", folder.display())));
+    }
     let entries = fs::read_dir(folder).map_err(StageError::io("list", folder))?;
     let paths: Result<BTreeSet<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let mut files = BTreeMap::new();

@@ -2,7 +2,8 @@
 
 use super::scoring::{Scoring, Target};
 use crate::artifacts::predictor::labels_text;
-use pipe_imaging::{LabelMap, check};
+use pipe_imaging::LabelMap;
+use pipe_imaging::check::{self, Finding};
 use pipe_metrics::grid::Grid;
 use pipe_metrics::segmentation::{Presence, Settings, Value, score};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,30 @@ pub(in crate::kinds) struct TargetScore {
     pub(in crate::kinds) presence: Presence,
     /// In the order of [`Scoring::metrics`].
     pub(in crate::kinds) values: Vec<Value>,
+}
+
+/// What two grids disagree in, the first of them the prediction's.
+fn disagreement(finding: &Finding) -> String {
+    match finding {
+        Finding::ShapeMismatch { image, mask } => {
+            format!("it has {mask} voxels but the prediction {image} (z×y×x)")
+        }
+        Finding::SpacingMismatch { image_mm, mask_mm } => {
+            format!("its voxels are {mask_mm:?} mm but the prediction's {image_mm:?} mm (z, y, x)")
+        }
+        Finding::OrientationMismatch { image, mask } => {
+            format!("its axes are {mask} but the prediction's {image}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// How far apart two label maps of the same shape lie by their affines in mm, where that is more than headers are rounded.
+pub(super) fn apart_mm(reference: &LabelMap, prediction: &LabelMap) -> Option<f64> {
+    match check::check_grids(prediction.geometry(), reference.geometry()) {
+        Some(Finding::PlacementMismatch { distance_mm }) => Some(distance_mm),
+        _ => None,
+    }
 }
 
 /// Scores of every target, in their order; `labels` are the values that may occur, `None` for all. The error completes a
@@ -28,7 +53,7 @@ pub(in crate::kinds) fn score_case(
     // Smaller differences than these are warnings at import: voxels belong together although headers do not quite.
     let finding = check::check_grids(prediction.geometry(), reference.geometry());
     if let Some(finding) = finding.filter(|finding| finding.severity() == check::Severity::Error) {
-        return Err(format!("cannot be compared with the prediction: {finding}"));
+        return Err(format!("cannot be compared with its prediction: {}", disagreement(&finding)));
     }
     let geometry = reference.geometry();
     let grid = Grid::new(geometry.shape.0, geometry.spacing_mm()).map_err(|error| error.to_string())?;

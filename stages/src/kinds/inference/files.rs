@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 /// Images that are predicted at the same time: each is held in memory as a whole.
 const IMAGES_AT_ONCE: usize = 4;
 
+/// How many times larger an image may become on the grid of the networks where it becomes larger than [`MOST_VOXELS`].
+const MOST_TIMES: f64 = 200.0;
+const MOST_VOXELS: f64 = 1e8;
+
 /// How deep DICOM series are looked for: an export has patient, study and series.
 const LEVELS: usize = 6;
 
@@ -245,6 +249,7 @@ fn one(predictor: &Predictor, inference: &Inference<'_>, job: &Job) -> Result<Do
                 job.source.id
             )));
         }
+        check_size(&source, &job.source.id, predictor.task.preparation.spacing_mm)?;
         prepare_image(&source, &predictor.task.preparation)
             .map_err(StageError::inner(format!("preparing case `{}`", job.source.id)))?
     };
@@ -263,6 +268,23 @@ fn one(predictor: &Predictor, inference: &Inference<'_>, job: &Job) -> Result<Do
     let volume =
         |(value, name): (&u8, &String)| (name.clone(), counts[usize::from(*value)] as f64 * voxel_ml);
     Ok(Done { volumes_ml: foreground.map(volume).collect(), time: start.elapsed() })
+}
+
+/// Fails where an image would become very much larger on the grid of the networks: its header gives sizes in another unit,
+/// or none at all, and hours later the prediction would be worthless.
+fn check_size(image: &Image, id: &str, spacing_mm: Option<[f64; 3]>) -> Result<(), StageError> {
+    let Some(wanted) = spacing_mm else { return Ok(()) };
+    let own = image.geometry().spacing_mm();
+    let times: f64 = own.iter().zip(wanted).map(|(own, wanted)| own / wanted).product();
+    let voxels = image.geometry().shape.0.iter().product::<usize>() as f64;
+    if times <= MOST_TIMES || times * voxels <= MOST_VOXELS {
+        return Ok(());
+    }
+    Err(StageError::Data(format!(
+        "case `{id}` has voxels of {own:?} mm (z, y, x) and the model {wanted:?} mm: it would grow {times:.0} times, to \
+         {:.0} million voxels. Set the voxel size in its header to millimetres; if it is right, resample the image before",
+        times * voxels / 1e6
+    )))
 }
 
 fn read(source: &Source) -> Result<Image, StageError> {

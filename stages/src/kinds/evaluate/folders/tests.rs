@@ -35,14 +35,14 @@ fn files_are_matched_by_name_and_labels_found_in_both() {
     let references =
         folder(&space, "r", &[("a.nii.gz", &[0, 1, 1]), ("b.nii", &[0, 1, 1]), ("._a.nii.gz", &[1])]);
     let predictions = folder(&space, "p", &[("a.nii", &[0, 1, 1]), ("b.nii.gz", &[0, 1, 3])]);
-    let found = evaluate(&folders(&predictions, &references), &Scoring::default()).expect("scored");
+    let found = evaluate(&folders(&predictions, &references), &Scoring::default(), &|_| ()).expect("scored");
     assert_eq!(
         dice(&found),
         [("a", "1", Some(1.0)), ("a", "3", None), ("b", "1", Some(2.0 / 3.0)), ("b", "3", Some(0.0))]
     );
     assert_eq!((found.summary.cases, found.summary.patients), (2, 2));
     let named = Folders { labels: [(1, "liver".into())].into(), ..folders(&predictions, &references) };
-    let found = evaluate(&named, &Scoring::default()).expect("scored");
+    let found = evaluate(&named, &Scoring::default(), &|_| ()).expect("scored");
     assert_eq!(dice(&found), [("a", "liver", Some(1.0)), ("b", "liver", Some(2.0 / 3.0))]);
 
     let out = space.path().join("out/deep");
@@ -61,7 +61,7 @@ fn names_tell_patients_and_other_predictions_are_a_baseline() {
         patient: PatientRule::IdPairs,
         ..folders(&references, &references)
     };
-    let found = evaluate(&both, &Scoring::default()).expect("scored").summary;
+    let found = evaluate(&both, &Scoring::default(), &|_| ()).expect("scored").summary;
     assert_eq!((found.cases, found.patients), (2, 1));
     let row = &found.comparison[0];
     assert_eq!((row.metric.as_str(), row.patients, row.better), ("dice", 1, 1));
@@ -75,7 +75,7 @@ fn folders_that_do_not_belong_together_are_refused() {
     fn check(predictions: &[(&str, &[u8])], references: &[(&str, &[u8])], expected: &str) {
         let space = TestSpace::new();
         let (p, r) = (folder(&space, "p", predictions), folder(&space, "r", references));
-        let error = evaluate(&folders(&p, &r), &Scoring::default()).expect_err("refused").chain();
+        let error = evaluate(&folders(&p, &r), &Scoring::default(), &|_| ()).expect_err("refused").chain();
         let error = error.replace(&space.path().display().to_string(), "");
         assert_eq!(error, expected);
     }
@@ -97,6 +97,30 @@ fn folders_that_do_not_belong_together_are_refused() {
     check(
         one,
         &[("a.nii", &[1, 1])],
-        "`/r/a.nii` cannot be compared with the prediction: image is 1×1×1 but its mask is 1×1×2 (z×y×x)",
+        "`/r/a.nii` cannot be compared with its prediction: it has 1×1×2 voxels but the prediction 1×1×1 (z×y×x)",
     );
+}
+
+#[test]
+fn maps_that_lie_apart_are_compared_and_told() {
+    let space = TestSpace::new();
+    let (p, r) = (folder(&space, "p", &[("a.nii", &[0, 1])]), folder(&space, "r", &[("a.nii", &[0, 1])]));
+    let told = |metrics: &dyn Fn(&str)| {
+        let lines = std::sync::Mutex::new(Vec::new());
+        let notice = |line: &str| lines.lock().expect("no panic").push(line.to_owned());
+        let found = evaluate(&folders(&p, &r), &Scoring::default(), &notice).expect("scored");
+        metrics(&format!("{:?}", dice(&found)));
+        lines.into_inner().expect("no panic")
+    };
+    assert_eq!(told(&|_| ()), Vec::<String>::new());
+    let grid = Geometry::with_spacing([1, 1, 2], [1.0; 3]);
+    let mut moved = grid;
+    moved.affine = pipe_imaging::Affine::from_columns(
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        [4.0, 0.0, 0.0],
+    );
+    nifti::write_label(&p.join("a.nii"), &LabelMap::from_vec(vec![0, 1], moved).expect("two voxels"))
+        .expect("written");
+    let lines = told(&|dice| assert_eq!(dice, "[(\"a\", \"1\", Some(1.0))]"));
+    assert!(lines.len() == 1 && lines[0].contains("lie 4.000 mm apart by their headers"), "{lines:?}");
 }

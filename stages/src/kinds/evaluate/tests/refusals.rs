@@ -69,7 +69,7 @@ fn a_reference_that_cannot_be_compared_is_refused_by_name() {
     check(label(&[0, 7], [1.0; 3]), "has the value 7 but the labels are 0 background, 1 body");
     check(
         label(&[0, 1, 0], [1.0; 3]),
-        "cannot be compared with the prediction: image is 1×1×2 but its mask is 1×1×3 (z×y×x)",
+        "cannot be compared with its prediction: it has 1×1×3 voxels but the prediction 1×1×2 (z×y×x)",
     );
 }
 
