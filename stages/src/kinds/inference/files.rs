@@ -96,7 +96,7 @@ pub fn sources(input: &Path, channels: usize) -> Result<Vec<Source>, StageError>
     for path in paths {
         let name = name(&path);
         if path.is_dir() {
-            for (id, path) in series_below(&path, name, LEVELS)? {
+            for (id, path) in series_below(&path, &name, LEVELS)? {
                 add(id, path)?;
             }
         } else if let Some(id) = without_ending(&name) {
@@ -169,18 +169,18 @@ fn is_slice(path: &Path) -> bool {
 }
 
 /// The folders that hold a DICOM series, from this one on downwards, each with the names on the way to it as its id.
-fn series_below(dir: &Path, id: String, levels: usize) -> Result<Vec<(String, PathBuf)>, StageError> {
+fn series_below(dir: &Path, id: &str, levels: usize) -> Result<Vec<(String, PathBuf)>, StageError> {
     let entries = fs::read_dir(dir).map_err(StageError::io("list", dir))?;
     let paths: Result<Vec<PathBuf>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
     let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
         paths.map_err(StageError::io("list", dir))?.into_iter().partition(|path| path.is_dir());
     let mut found = Vec::new();
     if files.iter().any(|path| is_slice(path)) {
-        found.push((id.clone(), dir.to_owned()));
+        found.push((id.to_owned(), dir.to_owned()));
     }
     for folder in folders.iter().filter(|_| levels > 1) {
         let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        found.extend(series_below(folder, format!("{id}_{name}"), levels - 1)?);
+        found.extend(series_below(folder, &format!("{id}_{name}"), levels - 1)?);
     }
     Ok(found)
 }
