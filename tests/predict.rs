@@ -1,6 +1,7 @@
 //! `pipe predict`: the models of a pipeline outside of it.
 
 use crate::space::{Report, TestSpace};
+use crate::volume::nifti;
 use std::fs;
 use std::sync::OnceLock;
 
@@ -137,6 +138,16 @@ fn an_image_that_cannot_be_read_is_told_and_the_others_go_on() {
     // Alone, it leaves nothing behind.
     predict(&other, &["in/broken.nii.gz", "-o", "nothing"]).code(1);
     assert!(!other.exists("nothing"));
+}
+
+#[test]
+fn an_image_whose_header_makes_it_thousands_of_times_larger_is_refused() {
+    let other = space("");
+    other.write("metres.nii", nifti([3, 2, 1], [400.0; 3], &[0, 1, 2, 3, 4, 5]));
+    let report = predict(&other, &["metres.nii", "-o", "out.nii"]);
+    report.code(1).says("has voxels of [400.0, 400.0, 400.0] mm (z, y, x) and the model [1.4, 1.3, 1.2] mm");
+    report.says("Set the voxel size in its header to millimetres");
+    assert!(!other.exists("out.nii"));
 }
 
 #[test]
