@@ -26,7 +26,7 @@ stages:
             space.set_env(name, &value);
         }
     }
-    space.write("rounding.onnx", fs::read(cases("models/rounding.onnx")).unwrap());
+    space.write("rounding.onnx", fs::read(cases("models").join("rounding.onnx")).unwrap());
     space.run(&[]).code(0);
     space
 }
