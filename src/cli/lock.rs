@@ -173,7 +173,7 @@ pub(crate) fn place_locked(
     }
     let folder = Path::new(RESULTS).join(&plan.name);
     let (placed, _) = place_results(plan, workspace, &outputs, &folder, &mut |text| {
-        console::hint(format!("warning: {text}"))
+        console::hint(format!("warning: {text}"));
     })
     .map_err(failed)?;
     workspace.stats.save().map_err(|error| CliError::failed(&error))?;
