@@ -30,16 +30,19 @@ impl Externals {
 
     fn add(&mut self, external: &External, cache: &Cache, stats: &StatCache) -> Result<(), CacheError> {
         let whole = [PathBuf::new()];
-        let parts = if external.parts.is_empty() { whole.as_slice() } else { &external.parts };
+        let (there, absent): (Vec<&PathBuf>, Vec<&PathBuf>) =
+            external.parts.iter().partition(|part| external.path.join(part).exists());
+        for part in absent {
+            let path = external.path.join(part).to_string_lossy().into_owned().into();
+            self.watched.push(Watched { path, expected: Expected::Absent });
+        }
+        let all =
+            external.parts.is_empty() || (external.or_whole && there.is_empty() && external.path.is_dir());
+        let parts = if all { whole.iter().collect() } else { there };
         let mut files = Vec::new();
         for part in parts {
             let path =
                 if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
-            if !external.parts.is_empty() && !path.exists() {
-                let path = path.to_string_lossy().into_owned().into();
-                self.watched.push(Watched { path, expected: Expected::Absent });
-                continue;
-            }
             if !path.exists() && !path.is_symlink() {
                 let folder = std::env::current_dir().unwrap_or_default();
                 return Err(CacheError::NotThere { parameter: external.parameter, path, folder });

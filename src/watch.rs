@@ -14,6 +14,8 @@ pub fn paths(planned: &PlannedStage) -> Vec<PathBuf> {
     let externals = planned.ports().externals.iter();
     let paths = externals.flat_map(|external| match external.parts.as_slice() {
         [] => vec![external.path.clone()],
+        // What the folder holds besides does not matter once a part is there, but it may be all that is read.
+        _ if external.or_whole => vec![external.path.clone()],
         parts => parts.iter().map(|part| external.path.join(part)).collect(),
     });
     paths.collect()

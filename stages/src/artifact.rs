@@ -119,6 +119,8 @@ pub struct External {
     pub path: PathBuf,
     /// Files and folders below `path` that are read; empty for all. Those that do not exist are left out.
     pub parts: Vec<PathBuf>,
+    /// Whether everything below `path` is read where none of `parts` exists.
+    pub or_whole: bool,
 }
 
 /// What a stage needs while it runs. Never part of a key.

@@ -184,10 +184,11 @@ impl TestSpace {
 
     fn external(&self, external: &External) -> ExternalFiles {
         let root = &external.path;
-        let parts: Vec<PathBuf> = match external.parts.as_slice() {
-            [] => vec![root.clone()],
-            parts => parts.iter().map(|part| root.join(part)).collect(),
-        };
+        let mut parts: Vec<PathBuf> = external.parts.iter().map(|part| root.join(part)).collect();
+        let none_there = parts.iter().all(|part| !part.exists());
+        if parts.is_empty() || (external.or_whole && none_there) {
+            parts = vec![root.clone()];
+        }
         let mut files: Vec<ExternalFile> = Vec::new();
         for path in parts.iter().flat_map(|part| files_below(part)) {
             let digest = file_digest(&path);

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::affine::Affine;
+use crate::affine::{Affine, Short};
 use crate::dicom;
-use crate::nifti::{Header, SpaceUnit};
+use crate::nifti::{AffineSource, Header, SpaceUnit};
 use crate::orient::Orientation;
 use crate::volume::{Geometry, Image, LabelMap, Shape};
 
@@ -39,6 +39,8 @@ pub enum Finding {
     UnexpectedLabels { found: Vec<(u8, u64)>, allowed: Vec<u8> },
     /// `pixdim` contradicts the affine, which wins (mm; z, y, x).
     PixdimMismatch { pixdim: [f64; 3], affine_mm: [f64; 3] },
+    /// `pixdim` is no size although the affine is made of it (mm; z, y, x); readers guess one.
+    NoVoxelSize { pixdim: [f64; 3] },
     /// The header's unit is not the millimetre, yet sizes are taken as millimetres.
     Unit(SpaceUnit),
     /// Something odd about a DICOM series.
@@ -53,6 +55,7 @@ impl Finding {
             | Self::ShapeMismatch { .. }
             | Self::SpacingMismatch { .. }
             | Self::OrientationMismatch { .. }
+            | Self::NoVoxelSize { .. }
             | Self::UnexpectedLabels { .. } => Severity::Error,
             Self::ConstantChannel { .. }
             | Self::PlacementMismatch { .. }
@@ -91,6 +94,13 @@ impl fmt::Display for Finding {
             Self::PixdimMismatch { pixdim, affine_mm } => {
                 write!(f, "header says voxels of {} but its affine {} (z×y×x)", Mm(pixdim), Mm(affine_mm))
             }
+            Self::NoVoxelSize { pixdim } => {
+                write!(
+                    f,
+                    "header says voxels of {} (z×y×x), which is no size, and has no affine besides",
+                    Mm(pixdim)
+                )
+            }
             Self::Dicom(note) => note.fmt(f),
             Self::Unit(unit) => {
                 let unit = match unit {
@@ -109,10 +119,8 @@ struct Mm<'a>(&'a [f64; 3]);
 
 impl fmt::Display for Mm<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Six digits: what an f32 header holds.
-        let [z, y, x] = self.0.map(|v| format!("{v:.6}"));
-        let short = |s: &str| s.trim_end_matches('0').trim_end_matches('.').to_owned();
-        write!(f, "{}×{}×{} mm", short(&z), short(&y), short(&x))
+        let [z, y, x] = self.0.map(Short);
+        write!(f, "{z}×{y}×{x} mm")
     }
 }
 
@@ -185,8 +193,16 @@ pub fn check_grids(image: &Geometry, mask: &Geometry) -> Option<Finding> {
 pub fn check_header(header: &Header) -> Vec<Finding> {
     let mut findings = Vec::new();
     let affine_mm = header.geometry.spacing_mm();
-    let pixdim = header.pixdim.map(f64::abs);
-    if !same_spacing(pixdim, affine_mm) {
+    // What is said of an axis of one voxel that was not declared means nothing.
+    let declared = [0, 1, 2].map(|axis| match (header.geometry.shape.0[axis], header.pixdim[axis]) {
+        (1, 0.0) => affine_mm[axis],
+        (_, size) => size,
+    });
+    let sizes = declared.iter().all(|size| *size > 0.0);
+    let pixdim = header.pixdim;
+    if !sizes && header.affine_source != AffineSource::Sform {
+        findings.push(Finding::NoVoxelSize { pixdim });
+    } else if !same_spacing(declared, affine_mm) {
         findings.push(Finding::PixdimMismatch { pixdim, affine_mm });
     }
     if matches!(header.space_unit, SpaceUnit::Metre | SpaceUnit::Micron) {

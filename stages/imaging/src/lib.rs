@@ -52,6 +52,6 @@ pub mod stored;
 pub mod transform;
 pub mod volume;
 
-pub use affine::Affine;
+pub use affine::{Affine, Defect};
 pub use file_error::FileError;
 pub use volume::{Geometry, Image, LabelMap, Shape, Volume};

@@ -1,7 +1,7 @@
 //! PNG, JPEG and TIFF: one image of 8 or 16 bits, grey or in colour, as a volume of one slice.
 //!
-//! Values are as stored (0 to 255 or 65535), rows from top to bottom, voxels of 1 mm at the origin: these formats know
-//! no place in space. Red, green and blue are three channels. Transparency and several pages are refused.
+//! Values are as stored (0 to 255 or 65535), rows from top to bottom, voxels of 1 mm. These formats know no place in
+//! space; as in ITK, rows run to the back and columns to the left, which shows a picture upright. Red, green and blue are three channels. Transparency and several pages are refused.
 
 mod tags;
 
@@ -12,6 +12,7 @@ use std::path::Path;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, metadata::Orientation};
 use thiserror::Error;
 
+use crate::affine::Affine;
 use crate::file_error::FileError;
 use crate::stored::Datatype;
 use crate::volume::{Geometry, Image};
@@ -104,7 +105,7 @@ fn check_size(width: u32, height: u32, channels: u64, max_voxels: usize) -> Resu
 }
 
 fn volume(values: Vec<f32>, channels: usize, height: u32, width: u32) -> Result<Image, Fault> {
-    let geometry = Geometry::with_spacing([1, height as usize, width as usize], [1.0; 3]);
+    let geometry = Geometry::new([1, height as usize, width as usize], Affine::of_picture([1.0; 3]));
     Image::from_vec(values, channels, geometry).map_err(|error| Fault::Decoder(error.to_string()))
 }
 

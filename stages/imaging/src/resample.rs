@@ -127,24 +127,6 @@ pub fn resample_label(
     Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
 }
 
-/// Resamples class scores `[c, z, y, x]` to `shape` and takes the channel with the highest; the lower one on a tie.
-///
-/// Holds two volumes of the new shape at a time, however many channels there are. NaN never wins. Works on
-/// probabilities and logits alike; the label is the channel index, so there can be at most 256.
-pub fn resample_argmax(
-    scores: &Image,
-    shape: Shape,
-    how: [Interpolation; 3],
-) -> Result<LabelMap, ResampleError> {
-    let geometry = resampled_geometry(scores.geometry(), shape)?;
-    if scores.channels() > 256 {
-        return Err(ResampleError::Channels(scores.channels()));
-    }
-    let channels = (0..=u8::MAX).take(scores.channels()).map(|c| (c, scores.channel(usize::from(c))));
-    let voxels = argmax(channels, scores.shape(), shape, how);
-    Ok(LabelMap::from_vec(voxels, geometry).expect("the geometry has the new shape"))
-}
-
 fn argmax<S: AsRef<[f32]>>(
     candidates: impl Iterator<Item = (u8, S)>,
     from: Shape,

@@ -8,11 +8,11 @@ use thiserror::Error;
 
 pub use self::scores::ScorePlanes;
 
+use crate::affine::Defect;
 use crate::crop::{Window, WindowError};
 use crate::orient::Reorientation;
 use crate::resample::{
-    Interpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
-    shape_for_spacing,
+    Interpolation, ResampleError, resample_image, resample_label, resampled_geometry, shape_for_spacing,
 };
 use crate::volume::{Geometry, Image, LabelMap, Shape, Volume};
 
@@ -68,9 +68,12 @@ pub enum TransformError {
     /// A volume of the right shape that lies elsewhere.
     #[error("volume's affine differs from the transform's by up to {difference_mm} mm")]
     Place { difference_mm: f64 },
-    /// A recorded source grid that is no grid.
+    /// A recorded source grid without voxels, or with more than can be.
+    #[error("source grid of {0} voxels is empty or too large")]
+    NoGrid(Shape),
+    /// A recorded source grid that lies nowhere.
     #[error("source grid of {shape} voxels {defect}")]
-    Source { shape: Shape, defect: &'static str },
+    Source { shape: Shape, defect: Defect },
     /// A recorded padding that would cut something off.
     #[error("padding to {found} voxels would cut a grid of {least} (z×y×x)")]
     Padding { least: Shape, found: Shape },
@@ -90,11 +93,10 @@ impl TryFrom<Record> for Transform {
 
     fn try_from(record: Record) -> Result<Self, TransformError> {
         let shape = record.source.shape;
-        let defect = match shape.voxels() {
-            None | Some(0) => Some("is empty or too large"),
-            Some(_) => record.source.affine.defect(),
-        };
-        if let Some(defect) = defect {
+        if matches!(shape.voxels(), None | Some(0)) {
+            return Err(TransformError::NoGrid(shape));
+        }
+        if let Some(defect) = record.source.affine.defect() {
             return Err(TransformError::Source { shape, defect });
         }
         let reoriented =
@@ -227,19 +229,6 @@ impl Transform {
         expect_grid(label, &self.target)?;
         let label = self.frame.paste(label, &self.resampled, 0)?;
         self.uncrop(&resample_label(&label, self.cropped.shape, self.per_axis(self.of_masks()))?)
-    }
-
-    /// Moves class scores `[c, z, y, x]` (probabilities or logits) from the target grid back, resampling each channel
-    /// linearly and taking the highest only then: finer boundaries than [`Transform::invert_label`]. The label is the
-    /// channel index; what was cropped away is background.
-    pub fn invert_scores(&self, scores: &Image) -> Result<LabelMap, TransformError> {
-        expect_grid(scores, &self.target)?;
-        let how = self.per_axis(Interpolation::Linear);
-        if self.target == self.resampled {
-            return self.uncrop(&resample_argmax(scores, self.cropped.shape, how)?);
-        }
-        let inner = self.frame.paste(scores, &self.resampled, 0.0)?;
-        self.uncrop(&resample_argmax(&inner, self.cropped.shape, how)?)
     }
 
     /// The same axis is thick on the way there and back.

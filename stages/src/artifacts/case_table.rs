@@ -95,6 +95,29 @@ pub struct Annotation {
     pub voxels: Digest,
 }
 
+/// The part of a data set that its authors put a case into; in ascending order of what must not be lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OfficialPart {
+    Train,
+    Validation,
+    Test,
+}
+
+impl OfficialPart {
+    /// Where the authors' part stands unless a parameter says otherwise.
+    pub const COLUMN: &str = "split";
+
+    /// `None` for a text that names no part.
+    pub fn of(text: &str) -> Option<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "train" | "training" => Some(Self::Train),
+            "val" | "valid" | "validation" => Some(Self::Validation),
+            "test" | "testing" => Some(Self::Test),
+            _ => None,
+        }
+    }
+}
+
 impl Case {
     /// The first (mostly the only) image file.
     pub fn image(&self) -> &FileRef {

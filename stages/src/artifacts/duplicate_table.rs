@@ -19,7 +19,7 @@ pub struct Duplicate {
     pub case: String,
     pub patient: String,
     pub kind: DuplicateKind,
-    /// The other case, which is first by id.
+    /// The other case, which would be kept of the two: one of an official test part before others, then by id.
     pub same_as: String,
     pub same_as_patient: String,
     /// How alike the two are, up to 1; what is compared depends on the kind.

@@ -26,6 +26,8 @@ pub struct Inspection {
 pub struct CaseRow {
     pub case: String,
     pub patient: String,
+    /// Empty where nobody says what the image shows as a whole.
+    pub class: Option<String>,
     pub shape_z: usize,
     pub shape_y: usize,
     pub shape_x: usize,
@@ -143,9 +145,10 @@ impl Inspection {
     const SUMMARY: &str = "summary.json";
 }
 
-const CASE_COLUMNS: [&str; 16] = [
+const CASE_COLUMNS: [&str; 17] = [
     "case",
     "patient",
+    "class",
     "shape_z",
     "shape_y",
     "shape_x",
@@ -167,7 +170,7 @@ const LABEL_COLUMNS: [&str; 7] =
 
 impl Artifact for Inspection {
     const TYPE: &'static str = "inspection";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         let picture = |name: &str| {

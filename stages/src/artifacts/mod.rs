@@ -20,7 +20,7 @@ pub(crate) mod table_file;
 pub mod training_log;
 pub mod volumes;
 pub use agreement::{Agreement, AnnotatorRow, PairRow, RankRow};
-pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef};
+pub use case_table::{Annotation, Case, CaseTable, DatasetInfo, FileRef, OfficialPart};
 pub use check_table::{CheckAction, CheckTable, Finding, Severity};
 pub use choice::{Choice, ChoiceRow};
 pub use dataset::Dataset;

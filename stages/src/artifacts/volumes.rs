@@ -6,7 +6,7 @@
 use super::files::copy_tree;
 use super::table_file::{read_json, read_rows, seven_digits, write_json, write_rows};
 use super::{DatasetInfo, FileRef, Preparation};
-use crate::{artifact::Artifact, error::StageError};
+use crate::{artifact::Artifact, error::StageError, kinds::listing::counted};
 use fs_err as fs;
 use pipe_cache::Digest;
 use pipe_imaging::transform::Transform;
@@ -96,7 +96,11 @@ impl Volumes {
         let image = npy::read_image(&path, grid)
             .map_err(StageError::inner(format!("reading image of case `{id}`")))?;
         if image.channels() != row.channels {
-            return Err(self.contradiction(row, &format!("has {} channels", row.channels), image.channels()));
+            return Err(self.contradiction(
+                row,
+                &format!("has {}", counted(row.channels, "channel")),
+                image.channels(),
+            ));
         }
         Ok(image)
     }
@@ -157,7 +161,8 @@ impl Volumes {
             let voxels = Shape(row.shape).voxels().and_then(|voxels| voxels.checked_mul(row.channels));
             let bytes = voxels.and_then(|voxels| voxels.checked_mul(size_of::<f32>()));
             if bytes.is_none_or(|bytes| bytes == 0 || bytes as u64 > found) {
-                let listed = format!("has {} channels of {} voxels", row.channels, Shape(row.shape));
+                let listed =
+                    format!("has {} of {} voxels", counted(row.channels, "channel"), Shape(row.shape));
                 return Err(self.contradiction(row, &listed, format!("{found} bytes")));
             }
         }

@@ -55,7 +55,7 @@ pub enum Label {
 
 impl Stage for Annotators {
     const KIND: &'static str = "annotators";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str =
         "Compares what several annotators drew, ranks disputed cases and makes a consensus of it.";
     type Params = Params;

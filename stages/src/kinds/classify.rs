@@ -111,8 +111,9 @@ fn truth(jobs: &[Job], cases: &CaseTable, classes: &[&str]) -> Result<Vec<Option
     if foreign.is_empty() {
         return Ok(truth);
     }
-    let title = format!("cases of a class that the networks do not know (they know {})", classes.join(", "));
-    Err(StageError::Data(listing(&title, &foreign)))
+    let known = format!("of a class that the networks do not know (they know {})", classes.join(", "));
+    let titles = ["case", "cases"].map(|thing| format!("{thing} {known}"));
+    Err(StageError::Data(listing([&titles[0], &titles[1]], &foreign)))
 }
 
 /// The probabilities of every case, in the order of `jobs`.

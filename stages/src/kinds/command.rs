@@ -101,6 +101,7 @@ impl Stage for Command {
                 parameter: "files",
                 path: PathBuf::from("."),
                 parts: params.files.iter().map(|path| plain(path)).collect(),
+                or_whole: false,
             });
         }
         let search = params.search_path();
@@ -115,6 +116,7 @@ impl Stage for Command {
                     parameter: "programs",
                     path,
                     parts: Vec::new(),
+                    or_whole: false,
                 });
             }
         }

@@ -53,7 +53,7 @@ impl Params {
 
 impl Stage for Crop {
     const KIND: &'static str = "crop";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Turns every case to RAS, cuts out a region, resamples to a common voxel size and normalises intensities.";
     type Params = Params;
 

@@ -5,10 +5,12 @@ mod groups;
 mod labels;
 mod looks;
 mod near;
+mod order;
 mod related;
 
 use self::groups::Groups;
 use self::looks::Look;
+use self::order::Ordered;
 use crate::artifact::{In, Out, Ports, Resources};
 use crate::artifacts::{CaseTable, Duplicate, DuplicateAction, DuplicateKind, DuplicateTable};
 use crate::context::StageContext;
@@ -43,6 +45,9 @@ pub struct Params {
     /// Label maps that are equal, or nearly so (Dice from 0.98), although the images differ: one of the two is
     /// labelled wrongly. Empty label maps do not count.
     pub labels: Treatment,
+    /// The column of the case table that holds the part which the authors of the data set put a case into, `train`, `val`
+    /// or `test`. Unless given: `split`, where a table has it.
+    pub official: Option<String>,
 }
 
 impl Default for Params {
@@ -53,6 +58,7 @@ impl Default for Params {
             similarity: 0.9,
             related: Treatment::Group,
             labels: Treatment::Report,
+            official: None,
         }
     }
 }
@@ -60,7 +66,9 @@ impl Default for Params {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Treatment {
-    /// Keep the first by id. The patients of the cases count as one person from then on if the images are the same.
+    /// Keep one: a case of an official test part rather than one of the validation part, and that rather than any other;
+    /// the first by id among equals. The patients of the cases count as one person from then on if the images are the
+    /// same.
     Remove,
     /// Keep all. The patients of the cases count as one person from then on.
     Group,
@@ -93,7 +101,7 @@ impl Params {
 
 impl Stage for Dedup {
     const KIND: &'static str = "dedup";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str =
         "Finds equal, nearly equal and related images and label maps used twice; removes or groups them.";
     type Params = Params;
@@ -115,7 +123,7 @@ impl Stage for Dedup {
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let table = context.read(&CASES)?;
-        let (rows, common_steps) = find(&table, params, context)?;
+        let (rows, common_steps) = find(&Ordered::new(&table, params)?, params, context)?;
         for warning in common_steps {
             context.warn(warning);
         }
@@ -138,7 +146,7 @@ impl Stage for Dedup {
 
 /// All pairs, sorted, and what was seen but is no evidence.
 fn find(
-    table: &CaseTable,
+    cases: &Ordered<'_>,
     params: &Params,
     context: &StageContext,
 ) -> Result<(Vec<Duplicate>, Vec<String>), StageError> {
@@ -146,17 +154,17 @@ fn find(
     let mut warnings = Vec::new();
     let wanted = |kind| params.treatment(kind) != Treatment::Ignore;
     // A case with an image seen before is looked at no further.
-    let (repeats, firsts) = exact::images(table);
+    let (repeats, firsts) = exact::images(cases);
     if wanted(DuplicateKind::ExactImage) {
         rows.extend(repeats);
     }
     if wanted(DuplicateKind::NearImage) || wanted(DuplicateKind::Related) {
-        let looks = Look::of_all(table, &firsts, context)?;
+        let looks = Look::of_all(cases.table, &firsts, context)?;
         if wanted(DuplicateKind::NearImage) {
-            rows.extend(near::pairs(table, &looks, params.similarity, context)?);
+            rows.extend(near::pairs(cases, &looks, params.similarity, context)?);
         }
         if wanted(DuplicateKind::Related) {
-            let (related, common) = related::pairs(table, &looks);
+            let (related, common) = related::pairs(cases, &looks);
             rows.extend(related);
             warnings.extend(common);
         }
@@ -169,8 +177,8 @@ fn find(
         for (one, other) in &copies {
             alike.join(one, other);
         }
-        let (repeats, firsts) = exact::labels(table, &firsts);
-        let found = repeats.into_iter().chain(labels::pairs(table, &firsts, context)?);
+        let (repeats, firsts) = exact::labels(cases, &firsts);
+        let found = repeats.into_iter().chain(labels::pairs(cases, &firsts, context)?);
         // Copies of one image should have one label map; where theirs differ, the row of the images says so.
         rows.extend(found.filter(|row| alike.root(&row.same_as) != alike.root(&row.case)));
     }
@@ -181,9 +189,10 @@ fn find(
     Ok((rows, warnings))
 }
 
-/// A row about two cases by index, the later one first; the action is filled in at the end.
-fn row(table: &CaseTable, one: usize, other: usize, kind: DuplicateKind, score: f64) -> Duplicate {
-    let (first, case) = (&table.cases[one.min(other)], &table.cases[one.max(other)]);
+/// A row about two cases by index, the one that would be kept as `same_as`; the action is filled in at the end.
+fn row(cases: &Ordered<'_>, one: usize, other: usize, kind: DuplicateKind, score: f64) -> Duplicate {
+    let (kept, repeat) = if cases.key(one) < cases.key(other) { (one, other) } else { (other, one) };
+    let (first, case) = (&cases.table.cases[kept], &cases.table.cases[repeat]);
     Duplicate {
         case: case.id.clone(),
         patient: case.patient.clone(),
@@ -239,7 +248,11 @@ fn refuse(rows: &[Duplicate], params: &Params) -> Result<(), StageError> {
         .filter(|row| params.treatment(row.kind) == Treatment::Fail)
         .map(|row| format!("case `{}` {} case `{}`", row.case, row.kind.verb(), row.same_as))
         .collect();
-    if refused.is_empty() { Ok(()) } else { Err(StageError::Data(listing("duplicates", &refused))) }
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(StageError::Data(listing(["duplicate", "duplicates"], &refused)))
+    }
 }
 
 fn report(rows: &[Duplicate], removed: usize, renamed: usize, context: &StageContext) {

@@ -43,7 +43,7 @@ impl Params {
 
 impl Stage for Downsample {
     const KIND: &'static str = "downsample";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str =
         "Turns every case to RAS, resamples it to larger voxels and normalises intensities.";
     type Params = Params;

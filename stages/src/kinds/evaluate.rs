@@ -23,6 +23,7 @@ use crate::artifacts::{Combine, FileRef, FoldTable, VolumeRow, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::kinds::inference::{Inference, Method, load_runtime, runtime_fact, take};
+use crate::kinds::listing::counted;
 use crate::stage::{ParamProblem, Stage};
 use fs_err as fs;
 use pipe_cache::Digest;
@@ -152,8 +153,10 @@ pub(crate) fn check_task(
     match jobs.iter().find(|job| job.row.channels != task.channels) {
         None => Ok(()),
         Some(Job { row, .. }) => Err(StageError::Data(format!(
-            "case `{}` has {} image channels but the model takes {}",
-            row.id, row.channels, task.channels
+            "case `{}` has {} but the model takes {}",
+            row.id,
+            counted(row.channels, "image channel"),
+            task.channels
         ))),
     }
 }

@@ -96,6 +96,7 @@ impl Stage for EvaluateClasses {
                 parameter: "from",
                 path: PathBuf::from(path),
                 parts: Vec::new(),
+                or_whole: false,
             }),
             None => ports.reads(&TABLE),
         };

@@ -10,19 +10,20 @@ mod manifest;
 mod patient;
 mod phantom;
 mod read;
+mod series;
 mod source;
+mod synthetic;
 mod table;
 mod time;
 
 use self::layout::{Candidate, Layout};
-use self::phantom::observers;
 use self::read::Reading;
-use self::source::{dataset_files, list, read_layout};
-use crate::artifact::{External, Out, Ports, Resources};
-use crate::artifacts::{CaseTable, CheckTable, Dataset, Finding, Severity};
+use self::source::{dataset_files, holds_dataset, read_layout};
+use crate::artifact::{External, InOptional, Out, Ports, Resources};
+use crate::artifacts::{CaseTable, CheckTable, Dataset, Finding, Inspection, Severity};
 use crate::context::{ExternalFiles, StageContext};
 use crate::error::StageError;
-use crate::kinds::listing::listing;
+use crate::kinds::listing::{counted, listing};
 use crate::stage::{ParamProblem, Stage};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -35,17 +36,19 @@ pub use self::phantom::{Phantom, Planted};
 
 pub struct Import;
 
+/// The inspection of a data set that a synthetic cohort should be like.
+pub const LIKE: InOptional<Inspection> = InOptional::new("like");
 pub const CASES: Out<CaseTable> = Out::new("cases");
 pub const CHECKS: Out<CheckTable> = Out::new("checks");
-/// The files that were made: of a phantom and of an archive all, of a table the images that were DICOM series, and time
+/// The files that were made: of a phantom and of an archive all, of a folder the images that were DICOM series or time
 /// points.
 pub const DATASET: Out<Dataset> = Out::new("dataset");
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Params {
-    /// Folder with `dataset.json`, `imagesTr` and `labelsTr`; or `phantom` for a synthetic cohort (a folder of that
-    /// name is `./phantom`).
+    /// Folder with `dataset.json`, `imagesTr` and `labelsTr`; a folder of DICOM series, in folders of any depth, each of
+    /// which becomes a case; or `phantom` for a synthetic cohort (a folder of that name is `./phantom`).
     // Where the files lie is no part of what the result depends on; their content is, as an external input.
     #[serde(serialize_with = "without_place")]
     pub from: String,
@@ -82,7 +85,8 @@ pub struct Params {
     /// What a fourth axis of an image is.
     #[serde(default)]
     pub four_d: FourD,
-    /// Size and seed of the synthetic cohort; only with `from: phantom`.
+    /// Size and seed of the synthetic cohort; only with `from: phantom`. Wire an inspection to `like`, and its cases have the
+    /// sizes, voxels of each label, classes and intensities of those that were inspected.
     #[serde(default)]
     pub phantom: Option<Phantom>,
 }
@@ -141,7 +145,7 @@ impl Params {
 
 impl Stage for Import {
     const KIND: &'static str = "import";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Reads a data set, checks every file and lists the cases that can be used.";
     type Params = Params;
 
@@ -215,13 +219,10 @@ impl Stage for Import {
     }
 
     fn declare(params: &Params, ports: &mut Ports) {
-        ports.writes(&CASES).writes(&CHECKS).needs(Resources::PARALLEL);
+        ports.writes(&CASES).writes(&CHECKS).writes(&DATASET).needs(Resources::PARALLEL);
         if params.is_phantom() {
-            ports.writes(&DATASET);
+            ports.reads_optional(&LIKE);
             return;
-        }
-        if params.table.is_some() || params.archive.is_some() || params.four_d == FourD::Time {
-            ports.writes(&DATASET);
         }
         if params.table.is_some() || params.bids.is_some() || params.archive.is_some() {
             ports.reads_files(External {
@@ -230,6 +231,7 @@ impl Stage for Import {
                 path: PathBuf::from(&params.from),
                 // Nothing but the archive.
                 parts: params.archive.iter().map(PathBuf::from).collect(),
+                or_whole: false,
             });
             return;
         }
@@ -241,31 +243,28 @@ impl Stage for Import {
             parameter: "from",
             path: PathBuf::from(&params.from),
             parts: below.chain(own.iter().cloned()).collect(),
+            // For a tree of DICOM series.
+            or_whole: true,
         });
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let files = if params.table.is_some() || params.bids.is_some() {
             context.external("data")?.clone()
-        } else if let (Some(_), true) = (&params.archive, params.is_phantom()) {
-            let cohort = params.phantom.clone().unwrap_or_default().cohort(true);
-            let (layout, files) = archive::pretend(&cohort, &params.classes, context.output_dir(&DATASET)?)?;
-            return finish(params, layout, &files, context);
+        } else if params.is_phantom() {
+            return synthetic::import(params, context);
         } else if let Some(name) = &params.archive {
             let archive = archive::find(params, name, context.external("data")?)?;
             let root = context.output_dir(&DATASET)?;
             let (layout, files) = archive::unpack(&archive, &params.classes, root)?;
             return finish(params, layout, &files, context);
-        } else if params.is_phantom() {
-            let root = context.output_dir(&DATASET)?;
-            let phantom = params.phantom.clone().unwrap_or_default();
-            phantom::volumes::write(&phantom.cohort(false), root)?;
-            let files = list(root, phantom.annotators)?;
-            let mut layout = read_layout(params, &files)?;
-            observers::attach(phantom.annotators, &mut layout, &files);
-            return finish(params, layout, &files, context);
         } else {
-            dataset_files(params, context.external("data")?)?
+            let files = context.external("data")?;
+            if !holds_dataset(params, files) {
+                let layout = series::read(params, files)?;
+                return finish(params, layout, files, context);
+            }
+            dataset_files(params, files)
         };
         let layout = read_layout(params, &files)?;
         finish(params, layout, &files, context)
@@ -325,8 +324,11 @@ fn report(table: &CaseTable, checks: &CheckTable, candidates: usize, context: &S
     context.fact("warnings", warnings);
     if errors + warnings + notes > 0 {
         context.warn(format!(
-            "{excluded} of {candidates} cases excluded; {errors} errors, {warnings} warnings and {notes} notes are in \
-             `checks.csv`"
+            "{excluded} of {} excluded; {}, {} and {} in `checks.csv`",
+            counted(candidates, "case"),
+            counted(errors, "error"),
+            counted(warnings, "warning"),
+            counted(notes, "note")
         ));
     }
 }
@@ -345,10 +347,10 @@ fn refuse(params: &Params, table: &CaseTable, checks: &CheckTable) -> Result<(),
     match (table.cases.is_empty(), errors.is_empty()) {
         (true, true) => Err(StageError::Data(format!("`{}` holds no case", params.from))),
         (true, false) => {
-            Err(StageError::Data(format!("no case can be used; {}", listing("errors", &errors))))
+            Err(StageError::Data(format!("no case can be used; {}", listing(["error", "errors"], &errors))))
         }
         (false, true) => Ok(()),
-        (false, false) => Err(StageError::Data(listing("errors", &errors))),
+        (false, false) => Err(StageError::Data(listing(["error", "errors"], &errors))),
     }
 }
 

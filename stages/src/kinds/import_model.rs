@@ -169,6 +169,7 @@ impl Stage for ImportModel {
             parameter: "file",
             path: PathBuf::from(&params.file),
             parts: Vec::new(),
+            or_whole: false,
         });
     }
 

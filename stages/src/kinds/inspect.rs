@@ -46,7 +46,7 @@ impl Default for Params {
 
 impl Stage for Inspect {
     const KIND: &'static str = "inspect";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "Measures images and label maps, finds cases that stand out and advises on crop, spacing and normalisation.";
     type Params = Params;
 
@@ -147,6 +147,7 @@ fn case_row(case: &Case, measured: &Measured) -> CaseRow {
     CaseRow {
         case: case.id.clone(),
         patient: case.patient.clone(),
+        class: case.class.clone(),
         shape_z,
         shape_y,
         shape_x,

@@ -204,7 +204,10 @@ fn report(table: &CaseTable, made: &[Made], context: &StageContext) {
     let pairs = table.cases.iter().zip(made);
     let blank: Vec<String> = pairs.filter(|(_, made)| made.blank).map(|(case, _)| case.id.clone()).collect();
     if !blank.is_empty() {
-        context.warn(listing("images are 0 everywhere and stay whole", &blank));
+        context.warn(listing(
+            ["image is 0 everywhere and stays whole", "images are 0 everywhere and stay whole"],
+            &blank,
+        ));
     }
 }
 

@@ -59,7 +59,7 @@ impl Stage for Train {
             )));
         }
         let largest = volumes.largest_shape(training.ids().chain(validation.ids()));
-        let size = params.patch.unwrap_or(match params.model.dims() {
+        let size = params.patch.map(|patch| patch.0).unwrap_or(match params.model.dims() {
             pipe_nn::Dims::Two => [1, largest[1], largest[2]],
             pipe_nn::Dims::Three => largest,
         });

@@ -5,6 +5,7 @@ use std::io;
 use thiserror::Error;
 
 use super::element::Tag;
+use crate::affine::Defect;
 use crate::file_error::FileError;
 
 /// Files that could not be read; [`Fault`] is the cause.
@@ -142,7 +143,7 @@ pub enum Fault {
     Orientation([f64; 6]),
     /// The affine cannot place voxels.
     #[error("the affine {0}")]
-    Affine(&'static str),
+    Affine(Defect),
     /// More voxels than the reader may allocate.
     #[error("the series has {voxels} voxels, the limit is {limit}")]
     TooLarge { voxels: u128, limit: usize },

@@ -42,7 +42,7 @@ pub enum Note {
     NearlyEven { least_mm: f64, most_mm: f64 },
     /// A single slice without thickness: 1 mm is taken.
     NoThickness,
-    /// No place in space: the grid begins at the origin, axis-aligned.
+    /// No place in space: the grid begins at the origin, as that of a picture does.
     NoPosition,
     /// No pixel spacing: 1 mm is taken.
     NoSpacing,
@@ -84,7 +84,7 @@ pub struct Series {
     /// In the order of the files that were given.
     pub slices: Vec<Slice>,
     /// How many volumes share the SeriesInstanceUID; 1 for a sound series.
-    siblings: usize,
+    pub siblings: usize,
 }
 
 /// What a set of files holds.
@@ -118,6 +118,11 @@ pub fn scan(files: impl IntoIterator<Item = PathBuf>) -> Scan {
         Some(Series { facts, slices, siblings: siblings[&uid] })
     });
     Scan { series: series.collect(), skipped }
+}
+
+/// The Modality of a DICOM file, such as `RTSTRUCT`, also where it holds no image; empty where it does not say.
+pub fn modality(path: &Path) -> Result<String, Error> {
+    slice::modality(path).map_err(|fault| Error::new("read the header of", path, fault))
 }
 
 /// The files directly inside `folder`, sorted by name. Hidden ones are left out.

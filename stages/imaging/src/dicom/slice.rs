@@ -229,6 +229,14 @@ impl Slice {
     }
 }
 
+/// What kind of thing a file holds, whether that is an image or not.
+pub(super) fn modality(path: &Path) -> Result<String, Fault> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let elements = Elements::read(BufReader::new(file), length)?;
+    Ok(elements.text(MODALITY).unwrap_or_default())
+}
+
 /// Patient space if the file has it, else the detector of a radiograph.
 fn spacing(elements: &Elements) -> Result<Option<[f64; 2]>, Fault> {
     for attribute in [PIXEL_SPACING, IMAGER_PIXEL_SPACING] {

@@ -73,7 +73,7 @@ fn unplaced(
     }
     notes.push(Note::NoPosition);
     let thickness_mm = slices[0].thickness_mm.unwrap_or(1.0);
-    Ok((slices.to_vec(), Affine::from_spacing([thickness_mm, spacing_mm[0], spacing_mm[1]])))
+    Ok((slices.to_vec(), Affine::of_picture([thickness_mm, spacing_mm[0], spacing_mm[1]])))
 }
 
 /// A slice with its distance along the normal.

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::affine::Defect;
 use crate::file_error::FileError;
 use crate::stored::ValueFault;
 
@@ -45,7 +46,7 @@ pub enum Fault {
     Dimensions(Vec<usize>),
     /// The affine cannot place voxels.
     #[error("the affine {0}")]
-    Affine(&'static str),
+    Affine(Defect),
     /// More voxels than the reader may allocate.
     #[error("the header declares {voxels} voxels, the limit is {limit}")]
     TooLarge { voxels: u128, limit: usize },

@@ -11,6 +11,8 @@ use crate::volume::Geometry;
 
 /// Ends the header.
 const DATA: &str = "ElementDataFile";
+/// The voxel size, by either name.
+const SPACING: &[&str] = &["ElementSpacing", "ElementSize"];
 
 pub(super) fn parse(lines: &mut Lines<impl BufRead>, max_voxels: usize) -> Result<Header, Fault> {
     let mut fields: BTreeMap<String, String> = BTreeMap::new();
@@ -62,7 +64,10 @@ pub(super) fn parse(lines: &mut Lines<impl BufRead>, max_voxels: usize) -> Resul
         }
     };
     let unit = |at: usize| f64::from(u8::from(at / rank == at % rank));
-    let spacing = floats(&["ElementSpacing", "ElementSize"], rank, vec![1.0; rank])?;
+    let spacing = floats(SPACING, rank, vec![1.0; rank])?;
+    if let Some((key, text)) = get(SPACING).filter(|_| !spacing.iter().all(|size| *size > 0.0)) {
+        return Err(Fault::value(key, text, "positive lengths in millimetres"));
+    }
     let origin = floats(&["Offset", "Position", "Origin"], rank, vec![0.0; rank])?;
     let directions = floats(
         &["TransformMatrix", "Rotation", "Orientation"],

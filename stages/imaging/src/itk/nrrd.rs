@@ -139,12 +139,12 @@ impl Fields {
             None => vec![1.0; rank],
             Some((key, text)) => numbers(key, text, "a number for each axis")?,
         };
+        let wrong = |expected| Fault::Value { key: "spacings", text: format!("{spacings:?}"), expected };
         if spacings.len() != rank {
-            return Err(Fault::Value {
-                key: "spacings",
-                text: format!("{spacings:?}"),
-                expected: "a number for each axis",
-            });
+            return Err(wrong("a number for each axis"));
+        }
+        if spacings.iter().any(|size| *size <= 0.0) {
+            return Err(wrong("positive lengths in millimetres"));
         }
         // Without directions the axes of space come last (`vector domain domain domain`), NaN has no spacing.
         let first = rank.saturating_sub(3);

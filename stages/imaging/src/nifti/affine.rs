@@ -62,7 +62,7 @@ fn qform(raw: &Raw) -> Result<Affine, Fault> {
         a_squared.sqrt()
     } else {
         // Also reached by NaN.
-        return Err(Fault::Affine { source_name: "qform", defect: "has a quaternion longer than 1" });
+        return Err(Fault::Quaternion);
     };
     let scale = 2.0 / (a * a + b * b + c * c + d * d);
     let [x, y, z] = voxel_sizes(raw);

@@ -4,6 +4,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::affine::Defect;
 use crate::file_error::FileError;
 use crate::stored::ValueFault;
 
@@ -54,7 +55,10 @@ pub enum Fault {
     Scaling { slope: f64, intercept: f64 },
     /// The affine cannot place voxels.
     #[error("the {source_name} affine {defect}")]
-    Affine { source_name: &'static str, defect: &'static str },
+    Affine { source_name: &'static str, defect: Defect },
+    /// A quaternion that is no rotation.
+    #[error("the qform affine has a quaternion longer than 1")]
+    Quaternion,
     /// More voxels than the reader may allocate.
     #[error("the header declares {voxels} voxels, the limit is {limit}")]
     TooLarge { voxels: u128, limit: usize },

@@ -8,8 +8,8 @@ use crate::volume::{Image, LabelMap, Volume};
 
 /// Takes planes of class scores on the target grid of a transform and makes a label map on its source grid.
 ///
-/// Gives bit by bit what [`Transform::invert_scores`] gives of all planes together, and holds two planes and a label map
-/// instead.
+/// Each channel is resampled linearly and the highest taken only then: finer boundaries than [`Transform::invert_label`].
+/// The label is the channel index; what was cropped away is background. Holds two planes and a label map.
 pub struct ScorePlanes {
     transform: Transform,
     channels: usize,
@@ -23,8 +23,8 @@ pub struct ScorePlanes {
 }
 
 impl Transform {
-    /// Begins to move class scores back that come plane by plane; see [`Transform::invert_scores`] for how. `keep`: the
-    /// scores themselves are wanted too, which takes an array of them on the source grid.
+    /// Begins to move class scores (probabilities or logits) back that come plane by plane. `keep`: the scores themselves
+    /// are wanted too, which takes an array of them on the source grid.
     pub fn invert_planes(&self, channels: usize, keep: bool) -> Result<ScorePlanes, TransformError> {
         if channels > 256 {
             return Err(ResampleError::Channels(channels).into());

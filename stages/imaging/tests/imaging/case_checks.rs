@@ -103,6 +103,12 @@ fn headers_that_contradict_themselves_are_told() {
         Severity::Warning,
         "header says voxels of 2.5×1×1 mm but its affine 3×1×1 mm (z×y×x)",
     );
+    bytes[88..92].copy_from_slice(&(-3_f32).to_le_bytes());
+    one(
+        check_header(&nifti::decode_header(&bytes).expect("patched")),
+        Severity::Warning,
+        "header says voxels of -3×1×1 mm but its affine 3×1×1 mm (z×y×x)",
+    );
     bytes[88..92].copy_from_slice(&3_f32.to_le_bytes());
     bytes[123] = 1;
     one(
@@ -110,4 +116,30 @@ fn headers_that_contradict_themselves_are_told() {
         Severity::Warning,
         "header gives sizes in metres, taken as millimetres",
     );
+}
+
+#[test]
+fn a_size_that_is_none_is_an_error_where_the_affine_is_made_of_it() {
+    let check = |shape: [usize; 3], mm: f32, expected: Option<&str>| {
+        let volume =
+            LabelMap::from_vec(vec![0; shape.iter().product()], Geometry::with_spacing(shape, [1.0; 3]));
+        let mut bytes = written_label(&volume.expect("as many as voxels"));
+        bytes[254..256].copy_from_slice(&[0; 2]); // sform_code
+        bytes[88..92].copy_from_slice(&mm.to_le_bytes()); // pixdim[3]
+        for qform_code in [0, 1] {
+            bytes[252] = qform_code;
+            let found = check_header(&nifti::decode_header(&bytes).expect("patched"));
+            match expected {
+                Some(message) => one(found, Severity::Error, message),
+                None => assert_eq!(found, []),
+            }
+        }
+    };
+    let said = |mm| {
+        format!("header says voxels of {mm}×1×1 mm (z×y×x), which is no size, and has no affine besides")
+    };
+    check([2, 2, 2], 0.0, Some(&said("0")));
+    check([2, 2, 2], -1.0, Some(&said("-1")));
+    check([1, 2, 2], 0.0, None);
+    check([1, 2, 2], 1.0, None);
 }

@@ -233,12 +233,33 @@ fn a_radiograph_has_a_spacing_but_no_place() {
     file.remove(0x0028, 0x0030);
     file.set(0x0018, 0x1164, *b"DS", b"0.5\\0.25".to_vec());
     let stack = noted(&[file.clone()], &[Note::Inverted, Note::NoPosition]);
-    assert_eq!(stack.geometry.spacing_mm(), [2.0, 0.5, 0.25]);
+    // As ITK places it: columns to the left, rows to the back.
+    assert_eq!(stack.geometry.affine.apply([4.0, 2.0, 1.0]), [-1.0, -1.0, 2.0]);
     let other = file.clone().with(0x0008, 0x0018, *b"UI", b"1.2.3.9");
     refused(
         &[file, other],
         "`0.dcm` has no ImagePositionPatient and ImageOrientationPatient, so 2 slices cannot be ordered",
     );
+}
+
+#[test]
+fn voxels_that_no_body_has_are_refused() {
+    let one = || File::slice(0, [0.0; 3]);
+    let no_body =
+        |said: &str| format!("the affine has voxels of {said} mm (z×y×x), expected 1e-7 to 1000 mm");
+    refused(&[one().with(0x0028, 0x0030, *b"DS", b"1\\1e30 ")], &no_body("2×1×1e30"));
+    refused(&[one().with(0x0028, 0x0030, *b"DS", b"1e-9\\1 ")], &no_body("2×1e-9×1"));
+    refused(&[one().with(0x0018, 0x0050, *b"DS", b"1e30")], &no_body("1e30×1×1"));
+    for size in ["0\\1 ", "1\\-1"] {
+        let numbers: Vec<f64> = size.trim().split('\\').map(|part| part.parse().expect("a number")).collect();
+        let message = format!("PixelSpacing (0028,0030) is `{numbers:?}`, expected two positive numbers");
+        refused(&[one().with(0x0028, 0x0030, *b"DS", size.as_bytes())], &message);
+    }
+    let message =
+        "PixelSpacing (0028,0030) is `nan\\1`, expected finite numbers, as many as the standard asks for";
+    refused(&[one().with(0x0028, 0x0030, *b"DS", b"nan\\1 ")], message);
+    // Of one slice: 1 mm is taken, and that is told.
+    noted(&[one().with(0x0018, 0x0050, *b"DS", b"-2")], &[Note::NoThickness]);
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(crate) struct RasterFile {
     pub(crate) channels: usize,
     pub(crate) dtype: String,
     pub(crate) shape_yx: [usize; 2],
+    pub(crate) affine: Affine,
     pub(crate) values: Vec<f32>,
     /// Indices of a palette.
     pub(crate) labels: Option<Vec<u8>>,

@@ -200,7 +200,10 @@ fn what_is_not_a_single_nifti_file_is_told_by_name() {
 #[test]
 fn an_affine_that_places_nothing_is_refused() {
     refused(&patched(&[(280, &f32::NAN.to_le_bytes())]), "the sform affine is not finite");
-    refused(&patched(&[(280, &[0; 48])]), "the sform affine is singular");
+    refused(
+        &patched(&[(280, &[0; 48])]),
+        "the sform affine has voxels of 0×0×0 mm (z×y×x), expected 1e-7 to 1000 mm",
+    );
     refused(
         &patched(&[(254, &[0, 0]), (252, &[1, 0]), (256, &2_f32.to_le_bytes())]),
         "the qform affine has a quaternion longer than 1",
@@ -212,6 +215,30 @@ fn an_affine_that_places_nothing_is_refused() {
     refused(
         &patched(&[(254, &[0, 0]), (252, &[0, 0]), (80, &f32::INFINITY.to_le_bytes())]),
         "the pixdim affine is not finite",
+    );
+}
+
+#[test]
+fn voxels_that_no_body_has_are_refused() {
+    let refused_size = |changes: &[(usize, &[u8])], said: &str| {
+        let message = format!("{said} mm (z×y×x), expected 1e-7 to 1000 mm");
+        refused(&patched(changes), &message);
+    };
+    // The step along z of the sform; the qform and pixdim, whose affine is made of pixdim.
+    for (mm, said) in [(1e30_f32, "1e30"), (1e-9, "1e-9"), (-1e30, "1e30"), (0.0, "0")] {
+        refused_size(&[(320, &mm.to_le_bytes())], &format!("the sform affine has voxels of {said}×1×1"));
+    }
+    for (codes, name) in [([0, 1], "qform"), ([0, 0], "pixdim")] {
+        let [sform, qform] = codes.map(|code: i16| code.to_le_bytes());
+        for (mm, said) in [(1e30_f32, "1e30"), (1e-9, "1e-9")] {
+            let changes: [(usize, &[u8]); 3] = [(254, &sform), (252, &qform), (88, &mm.to_le_bytes())];
+            refused_size(&changes, &format!("the {name} affine has voxels of {said}×1×1"));
+        }
+    }
+    let far = (292, 1e30_f32.to_le_bytes());
+    refused(
+        &patched(&[(far.0, &far.1)]),
+        "the sform affine places the first voxel at 1e30, 0, 0 mm (x, y, z), expected at most 1e6 mm off",
     );
 }
 

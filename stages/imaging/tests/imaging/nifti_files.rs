@@ -162,7 +162,8 @@ fn a_volume_that_nifti_cannot_declare_is_refused_and_leaves_nothing_behind() {
     let flat = Affine([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0; 4], [0.0, 0.0, 0.0, 1.0]]);
     let volume = LabelMap::from_vec(vec![0; 8], Geometry::new([2, 2, 2], flat)).expect("8");
     let error = nifti::write_label(&path, &volume).expect_err("flat");
-    assert_eq!(error.fault().to_string(), "the volume's affine is singular");
+    let expected = "the volume's affine has voxels of 0×1×1 mm (z×y×x), expected 1e-7 to 1000 mm";
+    assert_eq!(error.fault().to_string(), expected);
     let volume = label([2, 2, 2], vec![0; 8]);
     let occupied = directory.path().join("folder.nii.gz");
     std::fs::create_dir(&occupied).expect("a folder");

@@ -25,7 +25,7 @@ fn metaimage_nrrd_and_nifti_2_are_read_as_simpleitk_and_nibabel_read_them() {
 }
 
 #[test]
-fn png_jpeg_and_tiff_are_read_as_pillow_reads_them() {
+fn png_jpeg_and_tiff_are_read_as_pillow_reads_them_and_placed_as_simpleitk_does() {
     for expected in &EXPECTED.rasters {
         let name = &expected.file;
         let opened = open::image(&path(name), Options::default()).expect(name);
@@ -33,6 +33,7 @@ fn png_jpeg_and_tiff_are_read_as_pillow_reads_them() {
         assert_eq!(opened.volume.shape().0, [1, y, x], "{name}");
         assert_eq!(opened.volume.channels(), expected.channels, "{name}");
         assert_eq!(opened.datatype.name(), expected.dtype, "{name}");
+        assert_eq!(opened.volume.geometry().affine, expected.affine, "{name}");
         // Decoders of lossy JPEG may round a cosine transform either way.
         let tolerance = if name.contains("jpg") { 1.0 } else { 0.0 };
         let differs = opened
@@ -183,8 +184,14 @@ fn headers_that_lie_are_told_and_cost_nothing() {
         "DimSize = 5 4 2",
         "the header declares 80 bytes of voxels, but more data follow",
     );
-    lying("oblique.mha", "ElementSpacing = 0.75", "ElementSpacing = 0", "the affine is singular");
-    lying("oblique.mha", "ElementSpacing = 0.75", "ElementSpacing = nan", "the affine is not finite");
+    let spacing = "ElementSpacing = 0.75 1.5 3.25";
+    for size in ["0", "-0.75", "nan"] {
+        let message =
+            format!("`ElementSpacing` is `{size} 1.5 3.25`, expected positive lengths in millimetres");
+        lying("oblique.mha", spacing, &format!("ElementSpacing = {size} 1.5 3.25"), &message);
+    }
+    let message = "the affine has voxels of 3.25×1.5×1e30 mm (z×y×x), expected 1e-7 to 1000 mm";
+    lying("oblique.mha", spacing, "ElementSpacing = 1e30 1.5 3.25", message);
     lying(
         "oblique.mha",
         "MET_SHORT",
@@ -210,6 +217,22 @@ fn headers_that_lie_are_told_and_cost_nothing() {
         "its voxels in `gone.raw` cannot be read: No such file or directory (os error 2)",
     );
     lying("oblique.nrrd", "sizes: 5 4 3", "sizes: 5 4", "`dimension` is `3`, expected the number of `sizes`");
+    let directions = "space directions: (0.75,0) (0,1.5)";
+    for (spacing, said) in [
+        ("space directions: (0.75,0) (0,1e30)", "has voxels of 1×1e30×0.75 mm"),
+        ("space directions: (1e-9,0) (0,1.5)", "has voxels of 1×1.5×1e-9 mm"),
+        ("space directions: (0,0) (0,1.5)", "has voxels of 1×1.5×0 mm"),
+    ] {
+        let message = format!("the affine {said} (z×y×x), expected 1e-7 to 1000 mm");
+        lying("flat.nrrd", directions, spacing, &message);
+    }
+    for spacings in ["0 1", "-1 1"] {
+        let message = format!(
+            "`spacings` is `[{}.0, 1.0]`, expected positive lengths in millimetres",
+            &spacings[..spacings.len() - 2]
+        );
+        lying("flat.nrrd", directions, &format!("spacings: {spacings}"), &message);
+    }
     lying("oblique.nrrd", "encoding: raw", "encoding: bzip2", "`encoding` is `bzip2`, expected raw or gzip");
     lying(
         "oblique.nrrd",

@@ -1,8 +1,7 @@
 //! Resampling against SciPy and scikit-image, and the properties that make a prediction land where it belongs.
 
 use pipe_imaging::resample::{
-    Interpolation, ResampleError, resample_argmax, resample_image, resample_label, resampled_geometry,
-    shape_for_spacing,
+    Interpolation, ResampleError, resample_image, resample_label, resampled_geometry, shape_for_spacing,
 };
 use pipe_imaging::{Geometry, Image, Shape};
 use proptest::prelude::*;
@@ -207,32 +206,6 @@ fn linear_labels_beat_nearest_on_a_ball_and_invent_nothing() {
     };
     let (nearest, linear) = (errors([Interpolation::Nearest; 3]), errors([Interpolation::Linear; 3]));
     assert!(linear < nearest, "{linear} wrong voxels against {nearest}");
-}
-
-#[test]
-fn the_best_score_wins_and_a_tie_goes_to_the_lower_label() {
-    let geometry = Geometry::with_spacing([1, 1, 3], [1.0; 3]);
-    let scores = Image::from_vec(vec![0.5, 0.2, f32::NAN, 0.5, 0.3, f32::NAN, 0.1, 0.4, -5.0], 3, geometry)
-        .expect("9");
-    assert_eq!(resample_argmax(&scores, Shape([1, 1, 3]), LINEAR).expect("valid").as_slice(), [0, 2, 2]);
-    let all_nan = Image::from_vec(vec![f32::NAN; 6], 2, geometry).expect("6");
-    assert_eq!(resample_argmax(&all_nan, Shape([1, 1, 3]), LINEAR).expect("valid").as_slice(), [0, 0, 0]);
-    let many = Image::from_vec(vec![0.0; 257 * 3], 257, geometry).expect("771");
-    assert_eq!(resample_argmax(&many, Shape([1, 1, 3]), LINEAR), Err(ResampleError::Channels(257)));
-}
-
-#[test]
-fn resampled_scores_are_those_of_each_channel_resampled_alone() {
-    let geometry = Geometry::with_spacing([4, 5, 6], [1.0; 3]);
-    let mut noise = Noise(9);
-    let scores = Image::from_vec((0..360).map(|_| noise.signed()).collect(), 3, geometry).expect("360");
-    let shape = Shape([7, 3, 9]);
-    let whole = resample_image(&scores, shape, LINEAR).expect("valid");
-    let labels = resample_argmax(&scores, shape, LINEAR).expect("valid");
-    for (i, &winner) in labels.as_slice().iter().enumerate() {
-        let best = (0..3).map(|c| whole.channel(c)[i]).fold(f32::NEG_INFINITY, f32::max);
-        assert_eq!(whole.channel(usize::from(winner))[i], best);
-    }
 }
 
 proptest! {

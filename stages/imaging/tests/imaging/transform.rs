@@ -1,7 +1,7 @@
 //! There and back: from a file's grid to a network's and a prediction home again.
 
 use pipe_imaging::crop::{Window, foreground_window};
-use pipe_imaging::resample::Interpolation;
+use pipe_imaging::resample::{Interpolation, ResampleError, resample_image};
 use pipe_imaging::transform::{Transform, TransformError};
 use pipe_imaging::{Affine, Geometry, Image, LabelMap, Shape};
 use proptest::prelude::*;
@@ -40,6 +40,17 @@ fn one_hot(label: &LabelMap, channels: u8) -> Image {
         .expect("one plane per channel")
 }
 
+/// Scores on the target grid, moved back plane by plane.
+fn inverted(transform: &Transform, scores: &Image) -> Result<LabelMap, TransformError> {
+    let mut planes = transform.invert_planes(scores.channels(), false)?;
+    let [depth, height, width] = scores.shape().0;
+    for z in 0..depth {
+        let plane = |channel: usize| &scores.channel(channel)[z * height * width..][..height * width];
+        planes.push((0..scores.channels()).map(plane).collect::<Vec<_>>().concat())?;
+    }
+    planes.finish().map(|(labels, _)| labels)
+}
+
 fn dice(a: &LabelMap, b: &LabelMap, label: u8) -> f64 {
     let of = |m: &LabelMap| m.histogram()[usize::from(label)];
     let both = a.as_slice().iter().zip(b.as_slice()).filter(|&(&x, &y)| x == label && y == label).count();
@@ -58,12 +69,7 @@ fn without_resampling_there_and_back_is_exact_in_every_orientation() {
         assert_eq!(there.geometry().orientation().to_string(), "RAS");
         assert!(there.geometry().affine.max_difference(&transform.target().affine) < 1e-12);
         assert_eq!(transform.invert_label(&there).expect("target grid"), label, "{}", case.codes);
-        assert_eq!(
-            transform.invert_scores(&one_hot(&there, 3)).expect("target grid"),
-            label,
-            "{}",
-            case.codes
-        );
+        assert_eq!(inverted(&transform, &one_hot(&there, 3)).expect("target grid"), label, "{}", case.codes);
     }
 }
 
@@ -77,7 +83,7 @@ fn a_resampled_prediction_lands_where_the_label_was() {
             let transform =
                 transform.resample_to_spacing([z * factor, y * factor, x * factor]).expect("valid");
             let there = transform.apply_label(&label).expect("own grid");
-            for back in [transform.invert_label(&there), transform.invert_scores(&one_hot(&there, 3))] {
+            for back in [transform.invert_label(&there), inverted(&transform, &one_hot(&there, 3))] {
                 let back = back.expect("target grid");
                 assert_eq!(back.geometry(), label.geometry());
                 for l in [1, 2] {
@@ -139,7 +145,7 @@ fn thick_slices_stay_whole_there_and_back() {
         assert_eq!(slice, &label.as_slice()[z / 6 * plane..][..plane], "slice {z}");
     }
     assert_eq!(transform.invert_label(&there).expect("target grid"), label);
-    assert_eq!(transform.invert_scores(&one_hot(&there, 3)).expect("target grid"), label);
+    assert_eq!(inverted(&transform, &one_hot(&there, 3)).expect("target grid"), label);
 }
 
 #[test]
@@ -182,7 +188,7 @@ fn a_tampered_record_is_refused() {
             "window of 0×5×6 voxels is empty",
         ),
         ("\"resampled_shape\":[4,5,6]", "\"resampled_shape\":[4,0,6]", "cannot resample to 4×0×6 voxels"),
-        ("[0.0,0.0,1.0,0.0]", "[0.0,0.0,0.0,0.0]", "source grid of 4×5×6 voxels is singular"),
+        ("[0.0,0.0,1.0,0.0]", "[0.0,0.0,0.0,0.0]", "source grid of 4×5×6 voxels has voxels of 0×1×1 mm"),
         ("\"resampled_shape\"", "\"shape\"", "unknown field `shape`"),
     ] {
         let error = serde_json::from_str::<Transform>(&text.replacen(from, to, 1)).expect_err(message);
@@ -235,21 +241,49 @@ proptest! {
     }
 }
 
+/// What scores become when all of them are there at once: each channel resampled alone, the highest taken, and the labels
+/// moved back by a transform that does not resample.
+fn all_together(plain: &Transform, scores: &Image) -> LabelMap {
+    let grid = *plain.target();
+    let how = Interpolation::Linear.per_axis(grid.spacing_mm(), scores.geometry().spacing_mm());
+    let there = resample_image(scores, grid.shape, how).expect("valid");
+    let best = |voxel: usize| {
+        let mut best = (f32::NEG_INFINITY, 0);
+        for channel in 0..there.channels() {
+            let score = there.channel(channel)[voxel];
+            if score > best.0 {
+                best = (score, channel as u8);
+            }
+        }
+        best.1
+    };
+    let labels = (0..grid.shape.0.iter().product()).map(best).collect();
+    plain.invert_label(&LabelMap::from_vec(labels, grid).expect("one label a voxel")).expect("target grid")
+}
+
 #[test]
 fn scores_that_come_plane_by_plane_land_where_all_together_do() {
+    /// `plain` neither resamples nor pads; `pad_to` is what comes after resampling.
     #[track_caller]
-    fn check(transform: &Transform) {
-        let [z, y, x] = transform.target().shape.0;
+    fn check(plain: &Transform, resampled: &Transform, pad_to: Option<[usize; 3]>) {
+        let [z, y, x] = resampled.target().shape.0;
         let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 9) as f32 / (1 << 23) as f32;
         let scores: Vec<f32> = (0..3 * z * y * x).map(noise).collect();
-        let scores = Image::from_vec(scores, 3, *transform.target()).expect("three channels");
+        let scores = Image::from_vec(scores, 3, *resampled.target()).expect("three channels");
+        let expected = all_together(plain, &scores);
+        let transform = match pad_to {
+            Some(shape) => resampled.clone().pad_to(shape).expect("larger"),
+            None => resampled.clone(),
+        };
+        let scores = transform.pad_image(&scores).expect("the grid before padding");
+        let [z, y, x] = transform.target().shape.0;
         let mut planes = transform.invert_planes(3, true).expect("valid");
         for plane in 0..z {
             let of = |channel: usize| &scores.channel(channel)[plane * y * x..][..y * x];
             planes.push([of(0), of(1), of(2)].concat()).expect("a plane of the grid");
         }
         let (labels, kept) = planes.finish().expect("all planes");
-        assert_eq!(labels, transform.invert_scores(&scores).expect("target grid"));
+        assert_eq!(labels, expected);
         let kept = kept.expect("asked for");
         assert_eq!(kept.geometry(), transform.source());
         for (at, &label) in labels.as_slice().iter().enumerate() {
@@ -262,16 +296,30 @@ fn scores_that_come_plane_by_plane_land_where_all_together_do() {
         let shape = upright.target().shape.0;
         let cropped = upright.clone().crop(Window { start: [1, 0, 2], shape: shape.map(|n| n - 3) });
         let cropped = cropped.expect("inside");
-        check(&upright);
-        check(&cropped);
-        check(&cropped.clone().resample_to_shape([4, 21, 7]).expect("valid"));
-        check(&cropped.resample_to_shape([17, 5, 10]).expect("valid"));
+        check(&upright, &upright, None);
+        check(&cropped, &cropped, None);
+        check(&cropped, &cropped.clone().resample_to_shape([4, 21, 7]).expect("valid"), None);
+        check(&cropped, &cropped.clone().resample_to_shape([17, 5, 10]).expect("valid"), Some([20, 5, 13]));
     }
     // Thick slices: the nearest of them.
     let thick = Transform::new(&Geometry::with_spacing([5, 8, 9], [6.0, 1.0, 1.0]));
-    check(&thick.clone().pad_to([7, 12, 10]).expect("valid"));
-    check(&thick.clone().resample_to_spacing([1.0; 3]).expect("valid"));
-    check(&thick.resample_to_shape([2, 8, 9]).expect("valid"));
+    check(&thick, &thick, Some([7, 12, 10]));
+    check(&thick, &thick.clone().resample_to_spacing([1.0; 3]).expect("valid"), None);
+    check(&thick, &thick.clone().resample_to_shape([2, 8, 9]).expect("valid"), None);
+}
+
+#[test]
+fn the_best_score_wins_and_a_tie_goes_to_the_lower_label() {
+    let geometry = Geometry::with_spacing([1, 1, 3], [1.0; 3]);
+    let found = |values: Vec<f32>, channels: usize| {
+        let scores = Image::from_vec(values, channels, geometry).expect("three voxels a channel");
+        inverted(&Transform::new(&geometry), &scores)
+    };
+    let scores = vec![0.5, 0.2, f32::NAN, 0.5, 0.3, f32::NAN, 0.1, 0.4, -5.0];
+    assert_eq!(found(scores, 3).expect("valid").as_slice(), [0, 2, 2]);
+    assert_eq!(found(vec![f32::NAN; 6], 2).expect("valid").as_slice(), [0, 0, 0]);
+    let error = found(vec![0.0; 257 * 3], 257).expect_err("more channels than labels");
+    assert_eq!(error, TransformError::Resample(ResampleError::Channels(257)));
 }
 
 #[test]

@@ -133,9 +133,9 @@ fn edit(file: &'static str, from: &'static str, to: &'static str) -> impl FnOnce
 fn a_table_that_contradicts_the_files_is_told_before_anything_is_allocated() {
     check(
         edit("meta.csv", "1,2,3,4,", "1,2000000000,3000000000,4000000000,"),
-        "case `a` has 1 channels of 2000000000×3000000000×4000000000 voxels by this table but 224 bytes by its own files",
+        "case `a` has 1 channel of 2000000000×3000000000×4000000000 voxels by this table but 224 bytes by its own files",
     );
-    check(edit("meta.csv", "1,2,3,4,", "1,0,3,4,"), "case `a` has 1 channels of 0×3×4 voxels");
+    check(edit("meta.csv", "1,2,3,4,", "1,0,3,4,"), "case `a` has 1 channel of 0×3×4 voxels");
     check(edit("meta.csv", "1,2,3,4,", "0,2,3,4,"), "case `a` has 0 channels of 2×3×4 voxels");
 }
 
@@ -147,7 +147,7 @@ fn a_table_of_the_right_size_that_lies_is_told_with_both_values() {
     );
     check(
         edit("meta.csv", "2,5,1,2,", "1,5,1,2,"),
-        "case `b` has 1 channels by this table but 2 by its own files",
+        "case `b` has 1 channel by this table but 2 by its own files",
     );
     check(
         edit("meta.csv", "2.0,2,3,4,", "2.0,2,3,5,"),

@@ -1,6 +1,7 @@
 //! Label maps that nearly equal each other although the images differ.
 
 use super::groups::Groups;
+use super::order::Ordered;
 use super::row;
 use crate::artifacts::{CaseTable, Duplicate, DuplicateKind};
 use crate::context::StageContext;
@@ -28,10 +29,11 @@ struct Place {
 
 /// The pairs that link every group among the cases with these indices; all have a label map that is not empty.
 pub(super) fn pairs(
-    table: &CaseTable,
+    cases: &Ordered<'_>,
     among: &[usize],
     context: &StageContext,
 ) -> Result<Vec<Duplicate>, StageError> {
+    let table = cases.table;
     let places: Result<Vec<(Place, usize)>, StageError> =
         among.par_iter().map(|&index| Ok((place(table, index, context)?, index))).collect();
     let mut places = places?;
@@ -56,7 +58,7 @@ pub(super) fn pairs(
     Ok(linked
         .map(|(dice, one, other)| Duplicate {
             remark: "the images differ: one of the two is labelled wrongly".into(),
-            ..row(table, one, other, DuplicateKind::NearLabel, dice)
+            ..row(cases, one, other, DuplicateKind::NearLabel, dice)
         })
         .collect())
 }

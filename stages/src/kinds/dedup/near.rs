@@ -3,9 +3,10 @@
 //! Spectra find the few other images that each may be a copy of: `n²` distances of a hundred numbers, a second for ten
 //! thousand images. Only those few are aligned.
 
-use super::exact::label_remark;
+use super::exact::{class_remark, label_remark};
 use super::groups::Groups;
 use super::looks::Look;
+use super::order::Ordered;
 use super::row;
 use crate::artifacts::table_file::seven_digits;
 use crate::artifacts::{CaseTable, Duplicate, DuplicateKind};
@@ -24,7 +25,7 @@ const AHEAD: f64 = 0.5;
 
 /// The pairs that link every group of near duplicates.
 pub(super) fn pairs(
-    table: &CaseTable,
+    cases: &Ordered<'_>,
     looks: &[Look],
     similarity: f64,
     context: &StageContext,
@@ -57,8 +58,8 @@ pub(super) fn pairs(
         .into_iter()
         .map(|pair| Duplicate {
             runner_up: outside(pair).map(seven_digits),
-            remark: remark(table, pair),
-            ..row(table, pair.one, pair.other, DuplicateKind::NearImage, pair.alignment.correlation.min(1.0))
+            remark: remark(cases.table, pair),
+            ..row(cases, pair.one, pair.other, DuplicateKind::NearImage, pair.alignment.correlation.min(1.0))
         })
         .collect())
 }
@@ -153,6 +154,10 @@ fn remark(table: &CaseTable, pair: &Pair) -> String {
         let [z, y, x] = one.shape;
         let [oz, oy, ox] = other.shape;
         parts.push(format!("{oz}×{oy}×{ox} voxels in place of {z}×{y}×{x}"));
+    }
+    let classes = class_remark(one, other);
+    if !classes.is_empty() {
+        parts.push(classes.to_owned());
     }
     let in_place = mirrored == [false; 3] && shift == [0; 3] && one.shape == other.shape;
     let labels = if in_place { label_remark(one, other) } else { "" };

@@ -4,9 +4,10 @@
 //! pairs; what many cases share is a habit of a scanner or of a program, and no evidence.
 
 use super::looks::Look;
+use super::order::Ordered;
 use super::row;
 use crate::artifacts::table_file::seven_digits;
-use crate::artifacts::{CaseTable, Duplicate, DuplicateKind};
+use crate::artifacts::{Duplicate, DuplicateKind};
 
 /// Steps that differ by less, relative to themselves, are one: scales are often written with six digits.
 const EQUAL: f64 = 2e-6;
@@ -14,7 +15,7 @@ const EQUAL: f64 = 2e-6;
 const LARGEST: usize = 8;
 
 /// The pairs that link every group, and a sentence about each step that too many cases share.
-pub(super) fn pairs(table: &CaseTable, looks: &[Look]) -> (Vec<Duplicate>, Vec<String>) {
+pub(super) fn pairs(cases: &Ordered<'_>, looks: &[Look]) -> (Vec<Duplicate>, Vec<String>) {
     let mut steps: Vec<(f64, usize)> =
         looks.iter().filter_map(|look| Some((look.seen.step?, look.case))).collect();
     steps.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -32,24 +33,24 @@ pub(super) fn pairs(table: &CaseTable, looks: &[Look]) -> (Vec<Duplicate>, Vec<S
             let below = start.checked_sub(1).map(|index| steps[index].0 / group[0].0);
             let above = steps.get(end).map(|next| group[group.len() - 1].0 / next.0);
             let runner_up = below.into_iter().chain(above).reduce(f64::max);
-            rows.extend(link(table, group, runner_up));
+            rows.extend(link(cases, group, runner_up));
         }
         start = end;
     }
     (rows, common)
 }
 
-/// Every case of the group with the first by id.
-fn link(table: &CaseTable, group: &[(f64, usize)], runner_up: Option<f64>) -> Vec<Duplicate> {
+/// Every case of the group with the one that would be kept.
+fn link(cases: &Ordered<'_>, group: &[(f64, usize)], runner_up: Option<f64>) -> Vec<Duplicate> {
     let mut members = group.to_vec();
-    members.sort_by_key(|(_, case)| *case);
+    members.sort_by_key(|(_, case)| cases.key(*case));
     let pair = |&(step, case): &(f64, usize)| {
         let (first_step, first) = members[0];
         let score = step.min(first_step) / step.max(first_step);
         Duplicate {
             runner_up: runner_up.map(seven_digits),
             remark: format!("the intensities of both are multiples of {}", seven_digits(step)),
-            ..row(table, first, case, DuplicateKind::Related, score)
+            ..row(cases, first, case, DuplicateKind::Related, score)
         }
     };
     members[1..].iter().map(pair).collect()

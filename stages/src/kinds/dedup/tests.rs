@@ -1,4 +1,5 @@
 mod near;
+mod official;
 mod planted;
 mod real;
 
@@ -171,10 +172,10 @@ fn fail_names_the_cases() {
     let table = import(&space, &[("c1", 1, 7), ("c2", 1, 60), ("c3", 3, 7)]);
     let error =
         dedup(&space, &table, json!({ "exact": "fail" })).expect_err("there is a duplicate").to_string();
-    assert_eq!(error, "1 duplicates:\n  case `c2` holds the image of case `c1`");
+    assert_eq!(error, "1 duplicate:\n  case `c2` holds the image of case `c1`");
     let error =
         dedup(&space, &table, json!({ "labels": "fail" })).expect_err("there is a duplicate").to_string();
-    assert_eq!(error, "1 duplicates:\n  case `c3` holds the label map of case `c1`");
+    assert_eq!(error, "1 duplicate:\n  case `c3` holds the label map of case `c1`");
 }
 
 #[test]

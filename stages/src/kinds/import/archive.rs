@@ -10,7 +10,7 @@ use crate::context::ExternalFiles;
 use crate::error::StageError;
 use fs_err as fs;
 use pipe_imaging::npz::{self, Archive};
-use pipe_imaging::{Geometry, LabelMap, nifti};
+use pipe_imaging::{Affine, Geometry, Image, LabelMap, nifti};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::io::BufWriter;
@@ -79,8 +79,13 @@ pub(super) fn pretend(
     let folder = root.join(Dataset::IMAGES);
     fs::create_dir_all(&folder).map_err(StageError::io("create", &folder))?;
     let one = |chest: &chest::Chest| {
-        let path = format!("{}/{}.png", Dataset::IMAGES, chest.id);
-        write(&root.join(&path), cohort.shape(), 1, &chest::pixels(cohort, chest))?;
+        let image = chest::image(cohort, chest);
+        let path = write_image(root, &chest.id, &image)?;
+        if chest.is_cut_off() {
+            let path = root.join(&path);
+            let bytes = fs::read(&path).map_err(StageError::io("read", &path))?;
+            fs::write(&path, &bytes[..bytes.len() / 2]).map_err(StageError::io("write", &path))?;
+        }
         let class = class_name(classes, chest.class);
         Ok(Listed { id: chest.id.clone(), path, class, split: chest.split.to_owned() })
     };
@@ -112,8 +117,13 @@ fn layout(name: &str, root: &Path, mut listed: Vec<Listed>) -> Result<(Layout, E
         ..Candidate::default()
     });
     let dataset = DatasetInfo { name: name.to_owned(), ..DatasetInfo::default() };
-    let layout =
-        Layout { dataset, labels_known: false, candidates: candidates.collect(), findings: Vec::new() };
+    let layout = Layout {
+        dataset,
+        labels_known: false,
+        images_only: false,
+        candidates: candidates.collect(),
+        findings: Vec::new(),
+    };
     Ok((layout, files))
 }
 
@@ -138,12 +148,29 @@ impl Unpacking {
     }
 }
 
+/// Writes an image below `root`, as PNG where that can hold its values, and returns its path.
+fn write_image(root: &Path, id: &str, image: &Image) -> Result<String, StageError> {
+    let bytes = |value: &f32| value.fract() == 0.0 && (0.0..=255.0).contains(value);
+    let path = |ending: &str| format!("{}/{id}.{ending}", Dataset::IMAGES);
+    if !matches!(image.channels(), 1 | 3) || !image.as_slice().iter().all(bytes) {
+        let path = path("nii.gz");
+        let written = nifti::write_image(&root.join(&path), image);
+        return written.map(|()| path).map_err(StageError::inner("writing an image of the archive"));
+    }
+    let path = path("png");
+    let pixels = image.shape().0.iter().product::<usize>();
+    let samples = (0..pixels)
+        .flat_map(|pixel| (0..image.channels()).map(move |channel| image.channel(channel)[pixel] as u8));
+    write(&root.join(&path), image.shape().0, image.channels(), &samples.collect::<Vec<u8>>())?;
+    Ok(path)
+}
+
 /// Channels are fastest; only flat images have several.
 fn write(path: &Path, shape: [usize; 3], channels: usize, voxels: &[u8]) -> Result<(), StageError> {
     let writing = "writing an image of the archive";
     let [z, y, x] = shape;
     if z > 1 {
-        let geometry = Geometry::with_spacing(shape, [1.0; 3]);
+        let geometry = Geometry::new(shape, Affine::of_picture([1.0; 3]));
         let volume = LabelMap::from_vec(voxels.to_vec(), geometry).map_err(StageError::inner(writing))?;
         return nifti::write_label(path, &volume).map_err(StageError::inner(writing));
     }

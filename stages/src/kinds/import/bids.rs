@@ -72,6 +72,7 @@ pub(super) fn read(suffixes: &Bids, files: &ExternalFiles) -> Result<Layout, Sta
     Ok(Layout {
         dataset: DatasetInfo { name: data_set_name(text(DESCRIPTION)?.as_deref()), ..DatasetInfo::default() },
         labels_known: false,
+        images_only: false,
         candidates: candidates.into_values().map(|(_, candidate)| candidate).collect(),
         findings,
     })

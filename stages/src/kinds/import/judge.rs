@@ -6,14 +6,15 @@ use super::{FourD, Params, Unlabelled};
 use crate::artifacts::{
     Annotation, Case, CaseTable, CheckAction, CheckTable, DatasetInfo, FileRef, Finding, Severity,
 };
+use crate::kinds::listing::counted;
 use pipe_imaging::check;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Turns what was read into the case table and the findings; `readings` belong to the layout's candidates.
 pub(super) fn judge(params: &Params, layout: Layout, readings: &[Reading]) -> (CaseTable, CheckTable) {
-    let Layout { mut dataset, labels_known, candidates, mut findings } = layout;
+    let Layout { mut dataset, labels_known, images_only, candidates, mut findings } = layout;
     let allowed = labels_known.then(|| dataset.labels.keys().copied().collect::<BTreeSet<u8>>());
-    let judge = Judge { params, allowed, channels: dataset.channels.len() };
+    let judge = Judge { params, allowed, images_only, channels: dataset.channels.len() };
     let mut cases = Vec::new();
     let mut values: BTreeSet<u8> = BTreeSet::new();
     for (candidate, reading) in candidates.iter().zip(readings) {
@@ -57,6 +58,7 @@ struct Judge<'a> {
     params: &'a Params,
     /// Label values that the data set declares, if it does.
     allowed: Option<BTreeSet<u8>>,
+    images_only: bool,
     /// Number of channels that the data set declares; 0 when it does not.
     channels: usize,
 }
@@ -89,7 +91,8 @@ impl Judge<'_> {
         let unlabelled = candidate.label.is_none()
             && candidate.annotations.is_empty()
             && candidate.class.is_none()
-            && !candidate.incomplete;
+            && !candidate.incomplete
+            && !self.images_only;
         if let (true, Some(image)) = (unlabelled, &reading.image) {
             let fatal = self.params.unlabelled == Unlabelled::Exclude;
             problems.push((Which::Image, fatal, format!("image without label: {}", describe(image))));
@@ -134,8 +137,9 @@ impl Judge<'_> {
             (true, FourD::Channels) => "; if they are time points, use `four_d: time`",
             _ => "",
         };
-        (expected > 0 && channels != expected)
-            .then(|| format!("image has {channels} channels but the data set declares {expected}{help}"))
+        (expected > 0 && channels != expected).then(|| {
+            format!("image has {} but the data set declares {expected}{help}", counted(channels, "channel"))
+        })
     }
 }
 

@@ -10,6 +10,8 @@ pub(super) struct Layout {
     pub(super) dataset: DatasetInfo,
     /// Whether `dataset.labels` tells which label values are allowed.
     pub(super) labels_known: bool,
+    /// Whether nothing here could have a label map, so that no case lacks one.
+    pub(super) images_only: bool,
     /// Sorted by id.
     pub(super) candidates: Vec<Candidate>,
     pub(super) findings: Vec<Finding>,
@@ -68,6 +70,7 @@ pub(super) fn read(manifest: Option<&[u8]>, files: &[ExternalFile]) -> Layout {
     Layout {
         dataset: manifest.dataset,
         labels_known: manifest.labels_known,
+        images_only: false,
         candidates: candidates.into_values().collect(),
         findings,
     }

@@ -5,28 +5,36 @@
 //! same brightness, under a bias field and noise. No intensity threshold separates it. Cases `2k-1` and `2k` are the
 //! mirrored sides of one patient. Intensity scales differ between patients by orders of magnitude, as in the real task.
 //! An image shows two dark lungs, with clouds in them in three cases of four, under an exposure of its own.
+//! With an inspection at hand, grids, voxels of each label, classes and intensities are like those of the cases that it
+//! measured.
 //!
 //! Only sums, products, quotients and square roots of `f64` are used, so the voxels are the same on every machine.
 
+mod alike;
 mod body;
 pub(super) mod chest;
 mod draw;
+pub(super) mod likeness;
 pub(super) mod observers;
 mod planted;
+mod tones;
 pub(super) mod volumes;
 
+use self::likeness::Likeness;
 use crate::stage::ParamProblem;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Size and seed of the synthetic cohort.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Phantom {
-    /// Number of cases: 80 volumes, which are two by two of one patient, or 800 images in place of an archive.
+    /// Number of cases: 80 volumes, which are two by two of one patient, 800 images in place of an archive, or as many as
+    /// the inspection that is wired to `like` has.
     pub cases: Option<usize>,
     /// Mean number of voxels along z, y and x, 1 mm each: [30, 38, 30], where patients differ by up to 2 voxels, or
-    /// [1, 28, 28] for images, which are all alike.
+    /// [1, 28, 28] for images, which are all alike. [1, 64, 64] makes flat images with label maps.
     pub shape: Option<[usize; 3]>,
     /// Another number gives another cohort.
     pub seed: u64,
@@ -45,9 +53,10 @@ pub struct Planted {
     pub duplicates: usize,
     /// Copies that were rescaled, mirrored, given noise or shifted, in turn.
     pub near: usize,
-    /// Cases with the label map of another case.
+    /// Cases with the label map of another case; of images with classes, copies in another class.
     pub labels: usize,
-    /// Cases without a label, with a label on another grid, or with a voxel that is not a number, in turn.
+    /// Cases without a label, with a label on another grid, or with a voxel that is not a number, in turn; of images with
+    /// classes, files that are cut off, and images of one value everywhere.
     pub defects: usize,
     /// Intensities are whole multiples of a number that the cases of a patient share, as if they were cut from one
     /// scan.
@@ -62,6 +71,7 @@ pub(super) struct Cohort {
     seed: u64,
     annotators: usize,
     planted: Planted,
+    like: Option<Arc<Likeness>>,
 }
 
 /// Below this a body has no room for two parts, and a lung none for a cloud.
@@ -72,16 +82,23 @@ const MAX_CASES: usize = 100_000;
 
 impl Cohort {
     fn volumes() -> Self {
-        Self { cases: 80, shape: [30, 38, 30], seed: 0, annotators: 0, planted: Planted::default() }
+        Self {
+            cases: 80,
+            shape: [30, 38, 30],
+            seed: 0,
+            annotators: 0,
+            planted: Planted::default(),
+            like: None,
+        }
     }
 
     fn images() -> Self {
         Self { cases: 800, shape: [1, 28, 28], ..Self::volumes() }
     }
 
-    /// Axis order z, y, x.
-    pub(super) fn shape(&self) -> [usize; 3] {
-        self.shape
+    /// Its cases in place of those that the parameters describe.
+    pub(super) fn like(self, likeness: Likeness) -> Self {
+        Self { cases: likeness.templates.len(), like: Some(Arc::new(likeness)), ..self }
     }
 }
 
@@ -95,6 +112,7 @@ impl Phantom {
             seed: self.seed,
             annotators: self.annotators,
             planted: self.planted.clone(),
+            like: None,
         }
     }
 
@@ -112,10 +130,10 @@ impl Phantom {
             problem(format!("has {cases} cases, more than {MAX_CASES}"), "use `cases: 400`");
         }
         let sizes = MIN_SIZE..=MAX_SIZE;
-        let axes = if images { &shape[1..] } else { &shape[..] };
+        let axes = if shape[0] == 1 { &shape[1..] } else { &shape[..] };
         if axes.iter().any(|size| !sizes.contains(size)) {
             let message = format!("shape {shape:?} is not within {MIN_SIZE} to {MAX_SIZE}");
-            problem(message, "use `shape: [30, 38, 30]` (z, y, x), or [1, 28, 28] for images");
+            problem(message, "use `shape: [30, 38, 30]` (z, y, x), or [1, 64, 64] for flat images");
         }
         if images && (1..20).contains(&cases) {
             problem(format!("has {cases} images, too few for three parts"), "use `cases: 20` or more");
@@ -128,11 +146,12 @@ impl Phantom {
             let most = observers::MAX_ANNOTATORS;
             problem(format!("has {annotators} annotators"), &format!("use `annotators: 3`; at most {most}"));
         }
-        let Planted { near, labels, defects, scans, .. } = planted;
-        if images && (near + labels + defects + annotators > 0 || scans) {
-            let help =
-                "leave `annotators`, `near`, `labels`, `defects` and `scans` out, or `archive` for volumes";
-            problem("has what only volumes have".into(), help);
+        if images && (annotators > 0 || planted.scans) {
+            let help = "leave `annotators` and `scans` out, or `archive` for images with label maps";
+            problem(
+                "has what images with classes cannot have: people who draw, or steps of a scan".into(),
+                help,
+            );
         }
         problems
     }

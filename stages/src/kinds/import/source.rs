@@ -38,30 +38,27 @@ pub(super) fn hashed(root: &Path, paths: Vec<String>) -> Result<ExternalFiles, S
     Ok(ExternalFiles { root: root.to_owned(), files: files? })
 }
 
+/// Whether something of the layout of the Decathlon is there, in the folder or in that of the task.
+pub(super) fn holds_dataset(params: &Params, external: &ExternalFiles) -> bool {
+    let own = [Dataset::MANIFEST, Dataset::IMAGES, Dataset::LABELS];
+    let task = params.task.as_deref();
+    external.files.iter().any(|file| {
+        let inner = task.and_then(|task| file.path.strip_prefix(task)?.strip_prefix('/'));
+        let first = |path: &str| own.contains(&path.split('/').next().unwrap_or(path));
+        first(&file.path) || inner.is_some_and(first)
+    })
+}
+
 /// The files of the data set itself, relative to its own root.
-pub(super) fn dataset_files(params: &Params, external: &ExternalFiles) -> Result<ExternalFiles, StageError> {
-    if external.files.is_empty() {
-        let below = params
-            .task
-            .as_ref()
-            .map(|task| format!(" or `{task}/{}`", Dataset::MANIFEST))
-            .unwrap_or_default();
-        return Err(StageError::Data(format!(
-            "`{}` holds no data set: there is no `{}`, `{}` or `{}` in it{below}",
-            params.from,
-            Dataset::MANIFEST,
-            Dataset::IMAGES,
-            Dataset::LABELS
-        )));
-    }
+pub(super) fn dataset_files(params: &Params, external: &ExternalFiles) -> ExternalFiles {
     let inner = |file: &ExternalFile| {
         let path = file.path.strip_prefix(params.task.as_deref()?)?.strip_prefix('/')?;
         Some(ExternalFile { path: path.to_owned(), ..file.clone() })
     };
     let below: Vec<ExternalFile> = external.files.iter().filter_map(inner).collect();
     match &params.task {
-        Some(task) if !below.is_empty() => Ok(ExternalFiles { root: external.root.join(task), files: below }),
-        _ => Ok(external.clone()),
+        Some(task) if !below.is_empty() => ExternalFiles { root: external.root.join(task), files: below },
+        _ => external.clone(),
     }
 }
 

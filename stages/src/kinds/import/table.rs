@@ -20,8 +20,15 @@ const ANNOTATOR: &str = "label_";
 
 /// Matches the rows of a table with files. `table` is its path, for messages; paths in it are relative to the data set.
 pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<Layout, StageError> {
+    if let Err(error) = std::str::from_utf8(text) {
+        let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        return Err(StageError::Data(format!(
+            "`{table}` is not UTF-8 from line {line} on: save it as UTF-8"
+        )));
+    }
     let broken = |error: csv::Error| StageError::Data(format!("`{table}` is no table: {error}"));
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter(text)).trim(csv::Trim::All).from_reader(text);
     let columns: Vec<String> = reader.headers().map_err(broken)?.iter().map(str::to_owned).collect();
     // Excel puts a byte order mark before the first name.
     let name = |column: &str| column.trim_start_matches('\u{feff}').to_ascii_lowercase();
@@ -66,9 +73,19 @@ pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<L
     Ok(Layout {
         dataset: DatasetInfo { name, ..DatasetInfo::default() },
         labels_known: false,
+        images_only: false,
         candidates: rows.candidates.into_values().collect(),
         findings: rows.findings,
     })
+}
+
+/// What parts the columns: of comma, semicolon (which Excel writes where numbers have a decimal comma) and tab the one that
+/// the first line has most of.
+fn delimiter(text: &[u8]) -> u8 {
+    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let count = |delimiter: &u8| first.iter().filter(|byte| *byte == delimiter).count();
+    // Of equals `max_by_key` takes the last.
+    *[b'\t', b';', b','].iter().max_by_key(|delimiter| count(delimiter)).expect("there are three")
 }
 
 struct Rows<'a> {
@@ -165,6 +182,16 @@ impl<'a> Files<'a> {
     }
 
     fn find(&self, path: &str) -> Found {
+        match self.find_as_written(path) {
+            // A table from Windows.
+            Found::Nothing if path.contains('\\') => {
+                self.find_as_written(inner_path(&path.replace('\\', "/")))
+            }
+            found => found,
+        }
+    }
+
+    fn find_as_written(&self, path: &str) -> Found {
         let reference = |file: &ExternalFile| FileRef { path: file.path.clone(), digest: file.digest };
         if let Some(file) = self.0.get(path) {
             return Found::File(reference(file));

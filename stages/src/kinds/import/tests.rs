@@ -1,7 +1,9 @@
 mod annotators;
 mod archive;
 mod bids;
+mod like;
 mod real;
+mod series;
 mod table;
 mod time;
 

@@ -4,6 +4,7 @@ use super::{DeviceName, Inference, Method, Predicted};
 use crate::artifact::Artifact;
 use crate::artifacts::Predictor;
 use crate::error::StageError;
+use crate::kinds::listing::counted;
 use crate::kinds::open::join;
 use crate::kinds::prepare::{PreparedImage, prepare_image};
 use fs_err as fs;
@@ -245,8 +246,9 @@ fn one(predictor: &Predictor, inference: &Inference<'_>, job: &Job) -> Result<Do
         let (found, expected) = (source.channels(), predictor.task.channels);
         if found != expected {
             return Err(StageError::Data(format!(
-                "case `{}` has {found} image channels but the model takes {expected}",
-                job.source.id
+                "case `{}` has {} but the model takes {expected}",
+                job.source.id,
+                counted(found, "image channel")
             )));
         }
         check_size(&source, &job.source.id, predictor.task.preparation.spacing_mm)?;

@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn a_picture_is_drawn_as_it_is_stored() {
+        // Red falls from left to right and from top to bottom.
+        let stored: Vec<u8> = [250, 200, 100, 0].into_iter().flat_map(|red| [red, 7, 7]).collect();
+        let file = png(&stored, 2, 2).expect("a PNG file");
+        let (_, image) = pipe_imaging::raster::decode_image(&file, 100).expect("a picture");
+        let tile = tile(&image, None, [0.0, 255.0]);
+        let corners = [(10, 10), (10, 100), (100, 10), (100, 100)].map(|(y, x)| pixel(&tile, y, x)[0]);
+        assert_eq!(corners, [250, 200, 100, 0]);
+    }
+
+    #[test]
     fn a_flipped_file_looks_the_same() {
         let mut flipped = Affine::IDENTITY;
         (flipped.0[0][0], flipped.0[1][1]) = (-1.0, -1.0);

@@ -141,7 +141,7 @@ fn an_image_of_zeros_stays_whole_with_a_warning_each_time() {
     cohort.add("full", &[&two_voxels()], None);
     for _ in 0..2 {
         let run = crop(&cohort, json!({ "region": "nonzero" }));
-        assert_eq!(run.warnings, ["1 images are 0 everywhere and stay whole:\n  empty"]);
+        assert_eq!(run.warnings, ["1 image is 0 everywhere and stays whole:\n  empty"]);
         assert_eq!(run.load(&VOLUMES).row("empty").expect("row").shape, [2, 2, 2]);
     }
     assert_eq!(crop(&cohort, json!({})).warnings, [] as [&str; 0]);
@@ -488,9 +488,14 @@ fn what_is_too_small_is_padded_after_normalisation_and_predictions_come_back_wit
     assert_eq!(transform.invert_label(&prepared).expect("inverse").as_slice(), source.as_slice());
     // As scores: the class of each voxel has 1. Classes are 0, 1 and 7.
     let of = |class: u8| prepared.as_slice().iter().map(move |value| f32::from(u8::from(*value == class)));
-    let scores: Vec<f32> = [0, 1, 7].into_iter().flat_map(of).collect();
-    let scores = Image::from_vec(scores, 3, *transform.target()).expect("one score a class and voxel");
-    let found = transform.invert_scores(&scores).expect("inverse");
+    let scores: Vec<Vec<f32>> = [0, 1, 7].into_iter().map(|class| of(class).collect()).collect();
+    let [depth, height, width] = transform.target().shape.0;
+    let mut planes = transform.invert_planes(3, false).expect("three classes");
+    for z in 0..depth {
+        let plane = scores.iter().map(|scores| &scores[z * height * width..][..height * width]);
+        planes.push(plane.collect::<Vec<_>>().concat()).expect("a plane of the grid");
+    }
+    let (found, _) = planes.finish().expect("all planes");
     let classes: Vec<u8> = source.as_slice().iter().map(|value| (*value).min(2)).collect();
     assert_eq!(found.as_slice(), classes);
 }

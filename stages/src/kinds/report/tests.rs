@@ -108,6 +108,7 @@ fn case_row(case: &str, outlier: &str) -> CaseRow {
     CaseRow {
         case: case.into(),
         patient: "p".into(),
+        class: None,
         shape_z: 10,
         shape_y: 20,
         shape_x: 30,

@@ -45,7 +45,7 @@ pub(super) fn check(
     Err(StageError::Data(format!(
         "{}\nlet a `dedup` stage before the split remove or group what is the same, and split by patient; \
          what spans an official border only `remove` helps",
-        listing("leaks between the parts", &leaks)
+        listing(["leak between the parts", "leaks between the parts"], &leaks)
     )))
 }
 

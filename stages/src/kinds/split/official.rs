@@ -2,7 +2,7 @@
 
 use super::deal::Group;
 use super::{Params, deal_folds};
-use crate::artifacts::{CaseTable, Part};
+use crate::artifacts::{CaseTable, OfficialPart as Told, Part};
 use crate::error::StageError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub struct Official {
 }
 
 fn split_column() -> String {
-    "split".into()
+    Told::COLUMN.into()
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,13 +30,6 @@ pub enum Take {
     Test,
     /// All parts: the validation cases are fold 0 and the training cases fold 1. Train with `fold: 0`.
     All,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Told {
-    Train,
-    Validation,
-    Test,
 }
 
 /// The part of every case, by index.
@@ -52,7 +45,7 @@ pub(super) fn parts(
         .iter()
         .map(|case| {
             let value = case.info.get(&official.column).map_or("", String::as_str);
-            read(value).ok_or_else(|| {
+            Told::of(value).ok_or_else(|| {
                 StageError::Data(format!(
                     "column `{}` of case `{}` holds `{value}`: expected `train`, `val` or `test`",
                     official.column, case.id
@@ -80,13 +73,4 @@ pub(super) fn parts(
         }
     }
     Ok(parts)
-}
-
-fn read(value: &str) -> Option<Told> {
-    match value.to_ascii_lowercase().as_str() {
-        "train" | "training" => Some(Told::Train),
-        "val" | "valid" | "validation" => Some(Told::Validation),
-        "test" | "testing" => Some(Told::Test),
-        _ => None,
-    }
 }

@@ -61,10 +61,10 @@ pub struct Params {
     /// Parts of the network that are not trained, as their parameters begin: `encoder`, `encoder.0`, `stem`.
     #[serde(default)]
     freeze: Vec<String>,
-    /// Voxels of a training sample along z, y, x (z is 1 in 2D). Unless given: the smallest that holds every training
-    /// case.
+    /// Voxels of a training sample along z, y, x; in 2D also along y, x alone. Unless given: the smallest that holds every
+    /// training case.
     #[serde(default)]
-    pub(super) patch: Option<[usize; 3]>,
+    pub(super) patch: Option<Patch>,
     /// Random changes to training samples.
     #[serde(default)]
     augment: Augment,
@@ -93,6 +93,24 @@ pub(super) enum Keep {
     Best,
     /// Those of the last epoch.
     Last,
+}
+
+/// Voxels of a sample along z, y, x; `[64, 64]` is read as `[1, 64, 64]`, also for the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "Vec<usize>")]
+#[schemars(with = "Vec<usize>", extend("minItems" = 2, "maxItems" = 3))]
+pub(super) struct Patch(pub(super) [usize; 3]);
+
+impl TryFrom<Vec<usize>> for Patch {
+    type Error = String;
+
+    fn try_from(written: Vec<usize>) -> Result<Self, String> {
+        match written[..] {
+            [z, y, x] => Ok(Self([z, y, x])),
+            [y, x] => Ok(Self([1, y, x])),
+            _ => Err(format!("expected three sizes (z, y, x), or two (y, x) in 2D, found {}", written.len())),
+        }
+    }
 }
 
 fn default_epochs() -> usize {
@@ -134,7 +152,7 @@ impl Params {
             penalty: self.penalty,
             initialization: self.initialization,
             freeze: self.freeze.clone(),
-            patch: self.patch,
+            patch: self.patch.map(|patch| patch.0),
             seed,
             augmentation: self.augment.clone(),
             foreground: self.foreground,
@@ -161,7 +179,7 @@ impl Params {
         let config = self.config(0);
         let own = config.check_values().and_then(|()| config.loss.check(None));
         let patch = || match (&network, self.patch) {
-            (Ok(network), Some(size)) if network.fixed_size.is_none() => {
+            (Ok(network), Some(Patch(size))) if network.fixed_size.is_none() => {
                 network.check_input(pipe_nn::Geometry { samples: 1, size })
             }
             _ => Ok(()),

@@ -4,6 +4,7 @@ use super::label_names;
 use crate::artifacts::{CaseTable, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
+use crate::kinds::listing::counted;
 use pipe_nn::{Case, CaseSource};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,8 +114,11 @@ impl<'a> FoldSource<'a> {
             let row = self.volumes.row(id)?;
             if row.channels != first.channels {
                 return Err(StageError::Data(format!(
-                    "case `{}` has {} channels but case `{}` has {}",
-                    row.id, row.channels, first.id, first.channels
+                    "case `{}` has {} but case `{}` has {}",
+                    row.id,
+                    counted(row.channels, "channel"),
+                    first.id,
+                    first.channels
                 )));
             }
         }

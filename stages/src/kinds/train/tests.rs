@@ -174,5 +174,16 @@ fn values_that_cannot_work_are_told_at_their_parameter() {
     );
     let mut params = small();
     params["patch"] = json!([1, 7, 8]);
-    assert_eq!(problems::<Train>(params)[0].parameter, "patch");
+    assert_eq!(problems::<Train>(params.clone())[0].parameter, "patch");
+    // The slice alone is the same, down to the key.
+    let written = |patch: Value| -> Result<Value, String> {
+        let mut params = params.clone();
+        params["patch"] = patch;
+        let params: Params = serde_json::from_value(params).map_err(|error| error.to_string())?;
+        Ok(serde_json::to_value(params).expect("parameters are JSON")["patch"].clone())
+    };
+    assert_eq!(written(json!([16, 24])), Ok(json!([1, 16, 24])));
+    assert_eq!(written(json!([1, 16, 24])), Ok(json!([1, 16, 24])));
+    let error = written(json!([16])).expect_err("one size");
+    assert_eq!(error, "expected three sizes (z, y, x), or two (y, x) in 2D, found 1");
 }

@@ -233,14 +233,15 @@ nifti2("two_qform.nii", RNG.normal(size=(4, 3, 2)), turned, qform=True)
 nifti2("two_big_endian.nii.gz", RNG.normal(size=(4, 3, 2, 2)).astype(np.float32), turned, big=True)
 
 
-# PNG, JPEG and TIFF, written and read by Pillow. Values go by channel, y, x; `labels` are the indices of a palette.
+# PNG, JPEG and TIFF, written and read by Pillow, placed by SimpleITK. Values go by channel, y, x; `labels` are the
+# indices of a palette.
 def raster(name, image, colour=False, **options):
     image.save(HERE / name, **options)
     read = Image.open(HERE / name)
     found = np.moveaxis(np.asarray(read.convert("RGB")), -1, 0) if colour else np.asarray(read)[None]
     OUT["rasters"].append({
         "file": name, "channels": len(found), "dtype": "uint16" if read.mode.startswith("I") else "uint8",
-        "shape_yx": list(found.shape[1:]), "values": found.astype(np.float32).ravel().tolist(),
+        "shape_yx": list(found.shape[1:]), "affine": ras(sitk.JoinSeries(sitk.ReadImage(HERE / name))), "values": found.astype(np.float32).ravel().tolist(),
         "labels": np.asarray(read).ravel().tolist() if read.mode == "P" else None,
     })
 

@@ -99,7 +99,7 @@ fn a_near_duplicate_is_removed_reported_or_fails_the_stage_as_asked() {
     let run = dedup(&space, &table, json!({ "near": "report" })).expect("the dedup goes through");
     assert_eq!(run.load(&UNIQUE), table);
     let error = dedup(&space, &table, json!({ "near": "fail" })).expect_err("a duplicate").to_string();
-    assert_eq!(error, "1 duplicates:\n  case `c99` holds nearly the image of case `c7`");
+    assert_eq!(error, "1 duplicate:\n  case `c99` holds nearly the image of case `c7`");
 }
 
 #[test]

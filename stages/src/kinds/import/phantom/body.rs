@@ -18,11 +18,13 @@ impl Body {
         let size = shape.map(|size| size as f64);
         let centre = size.map(|size| (size - 1.0) / 2.0 + 0.05 * size * own.signed());
         let tilt = [0.1 * own.signed(), 0.15 * own.signed()];
+        // Across the body: of a flat image both ways in the plane.
+        let across = if shape[0] == 1 { size[2] } else { size[0].min(size[2]) };
         Self {
             centre,
             axes: axes(tilt),
             half_length: size[1] * (0.32 + 0.03 * patient.signed() + 0.01 * own.signed()),
-            radius: size[0].min(size[2]) * (0.16 + 0.02 * patient.signed() + 0.01 * own.signed()),
+            radius: across * (0.16 + 0.02 * patient.signed() + 0.01 * own.signed()),
             bend: [size[0] * 0.06 * (1.0 + patient.signed()), size[2] * 0.06 * patient.signed()],
             cut: 0.05 + 0.05 * patient.signed(),
         }
@@ -67,7 +69,7 @@ pub(super) struct Spheres(Vec<([f64; 3], f64)>);
 
 impl Spheres {
     pub(super) fn draw(shape: [usize; 3], own: &mut Draw) -> Self {
-        let smallest = shape[0].min(shape[1]).min(shape[2]) as f64;
+        let smallest = shape.into_iter().filter(|size| *size > 1).min().unwrap_or(1) as f64;
         let sphere = |own: &mut Draw| {
             let centre = shape.map(|size| own.uniform() * (size - 1) as f64);
             (centre, smallest * (0.08 + 0.1 * own.uniform()))

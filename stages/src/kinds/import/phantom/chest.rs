@@ -1,16 +1,32 @@
-//! Images with a class, in place of an archive: a chest whose lungs are clear (class 0) or clouded (class 1).
+//! Images with a class, in place of an archive: a chest whose lungs are clear (class 0) or clouded. Of more than two
+//! classes each has one cloud more than the one before.
 
 use super::Cohort;
 use super::draw::{Draw, Lattice};
+use super::planted::changed;
+use super::tones::tone;
+use pipe_imaging::{Affine, Geometry, Image};
 
 /// One image of the cohort.
 pub(in super::super) struct Chest {
     /// Such as `train_00012`: the official part and the place within it.
     pub(in super::super) id: String,
     pub(in super::super) split: &'static str,
+    /// What is said of it.
     pub(in super::super) class: usize,
     /// Number of the case that it shows.
     source: usize,
+    shown: Shown,
+}
+
+/// What is done to the image of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    AsItIs,
+    /// Changed in one of the ways of a near duplicate, by turn.
+    Changed(usize),
+    CutOff,
+    Constant,
 }
 
 /// Shares of the parts in twentieths, in the order of the archive.
@@ -18,7 +34,7 @@ const PARTS: [(&str, usize); 3] = [("train", 14), ("val", 2), ("test", 4)];
 /// Of four cases, those with clouds.
 const CLOUDED: usize = 3;
 
-/// All images, part by part; copies are the last of the training part.
+/// All images, part by part; what was planted is the last of the training part.
 pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
     let mut parts: Vec<(&'static str, Vec<usize>)> = PARTS.map(|(split, _)| (split, Vec::new())).into();
     for case in 0..cohort.cases {
@@ -31,33 +47,121 @@ pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
         };
         parts[part].1.push(case);
     }
-    for copy in 0..cohort.planted.duplicates {
-        let own = &parts[copy % parts.len()].1;
-        let source = own[copy % own.len()];
-        parts[0].1.push(source);
-    }
-    let chest = |split: &'static str, (place, source): (usize, usize)| Chest {
+    let planted = planted(cohort, &parts);
+    let chest = |split: &'static str, place: usize, source: usize| Chest {
         id: format!("{split}_{place:05}"),
         split,
         class: class(cohort, source),
         source,
+        shown: Shown::AsItIs,
     };
-    parts
-        .into_iter()
-        .flat_map(|(split, cases)| cases.into_iter().enumerate().map(move |case| chest(split, case)))
-        .collect()
+    let mut all = Vec::new();
+    for (part, (split, cases)) in parts.into_iter().enumerate() {
+        let sound = cases.len();
+        all.extend(cases.into_iter().enumerate().map(|(place, source)| chest(split, place, source)));
+        if part == 0 {
+            all.extend(planted.iter().enumerate().map(|(place, (source, shown, class))| Chest {
+                class: *class,
+                shown: *shown,
+                ..chest(split, sound + place, *source)
+            }));
+        }
+    }
+    all
+}
+
+/// Case, what is done to its image, and what is said of it; of a case of each part in turn.
+fn planted(cohort: &Cohort, parts: &[(&str, Vec<usize>)]) -> Vec<(usize, Shown, usize)> {
+    let source = |number: usize| {
+        let own = &parts[number % parts.len()].1;
+        own[number % own.len()]
+    };
+    let super::Planted { duplicates, near, labels, defects, .. } = cohort.planted;
+    let mut planted = Vec::new();
+    for _ in 0..duplicates {
+        let source = source(planted.len());
+        planted.push((source, Shown::AsItIs, class(cohort, source)));
+    }
+    for turn in 0..near {
+        let source = source(planted.len());
+        planted.push((source, Shown::Changed(turn), class(cohort, source)));
+    }
+    for _ in 0..labels {
+        let source = source(planted.len());
+        planted.push((source, Shown::AsItIs, (class(cohort, source) + 1) % classes(cohort)));
+    }
+    for turn in 0..defects {
+        let source = source(planted.len());
+        let shown = if turn % 2 == 0 { Shown::CutOff } else { Shown::Constant };
+        planted.push((source, shown, class(cohort, source)));
+    }
+    planted
+}
+
+/// How many classes there are.
+fn classes(cohort: &Cohort) -> usize {
+    cohort.like.as_ref().map_or(2, |like| like.classes.len())
 }
 
 fn class(cohort: &Cohort, case: usize) -> usize {
-    usize::from(Draw::new(cohort.seed, "class", case).below(4) < CLOUDED)
+    match &cohort.like {
+        Some(like) => like.template(case).class.unwrap_or(0),
+        None => usize::from(Draw::new(cohort.seed, "class", case).below(4) < CLOUDED),
+    }
 }
 
-/// The pixels, row by row.
-pub(in super::super) fn pixels(cohort: &Cohort, chest: &Chest) -> Vec<u8> {
+impl Chest {
+    /// Whether its file should end early.
+    pub(in super::super) fn is_cut_off(&self) -> bool {
+        self.shown == Shown::CutOff
+    }
+}
+
+/// The image, with one channel or as many as the case that it is like.
+pub(in super::super) fn image(cohort: &Cohort, chest: &Chest) -> Image {
+    let image = match &cohort.like {
+        None => {
+            let geometry = Geometry::new(cohort.shape, Affine::of_picture([1.0; 3]));
+            let values = pixels(cohort, chest).into_iter().map(f32::from).collect();
+            Image::from_vec(values, 1, geometry).expect("one value a pixel")
+        }
+        Some(like) => {
+            let template = like.template(chest.source);
+            let of_channel = |channel: usize| brightness(cohort, template.shape, chest.source, channel);
+            let toned = template
+                .channels
+                .iter()
+                .enumerate()
+                .flat_map(|(channel, tones)| tone(&of_channel(channel), tones, template.whole));
+            let geometry = Geometry::new(template.shape, template.affine);
+            Image::from_vec(toned.collect(), template.channels.len(), geometry).expect("one value a pixel")
+        }
+    };
+    match chest.shown {
+        Shown::AsItIs | Shown::CutOff => image,
+        Shown::Constant => {
+            let mut image = image;
+            image.as_mut_slice().fill(100.0);
+            image
+        }
+        Shown::Changed(turn) => {
+            let whole = image.as_slice().iter().all(|value| value.fract() == 0.0);
+            let most = image.as_slice().iter().copied().fold(0.0, f32::max);
+            let mut image = changed(cohort, turn, &image, None).0;
+            if whole {
+                image.as_mut_slice().iter_mut().for_each(|value| *value = value.round().clamp(0.0, most));
+            }
+            image
+        }
+    }
+}
+
+/// The pixels of a case that is like no other, row by row.
+fn pixels(cohort: &Cohort, chest: &Chest) -> Vec<u8> {
     let [_, height, width] = cohort.shape;
     let mut own = Draw::new(cohort.seed, "chest", chest.source);
     let body = Thorax::draw(&mut own);
-    let clouds = if chest.class == 1 { Clouds::draw(&body, &mut own) } else { Clouds(Vec::new()) };
+    let clouds = clouds(cohort, chest.source, &body, &mut own);
     let shape = [1, height, width];
     let texture = Lattice::draw(shape, height.min(width) / 5, &mut own);
     let bias = Lattice::draw(shape, height.max(width), &mut own);
@@ -75,9 +179,41 @@ pub(in super::super) fn pixels(cohort: &Cohort, chest: &Chest) -> Vec<u8> {
     pixels
 }
 
+/// How bright each pixel of a channel is among the others.
+fn brightness(cohort: &Cohort, shape: [usize; 3], case: usize, channel: usize) -> Vec<f64> {
+    let [_, height, width] = shape;
+    let mut own = Draw::new(cohort.seed, "chest", case);
+    let body = Thorax::draw(&mut own);
+    let clouds = clouds(cohort, case, &body, &mut own);
+    let mut own = Draw::new(cohort.seed, &format!("chest channel {channel}"), case);
+    let texture = Lattice::draw(shape, (height.min(width) / 5).max(1), &mut own);
+    let bias = Lattice::draw(shape, height.max(width), &mut own);
+    let mut values = Vec::with_capacity(height * width);
+    for y in 0..height {
+        for x in 0..width {
+            let (v, u) = (signed_share(y, height), signed_share(x, width));
+            let at = [0.0, y as f64, x as f64];
+            let value = body.at(v, u, clouds.at(v, u)) + 0.05 * texture.at(at) + 0.08 * bias.at(at);
+            values.push(value + 0.02 * own.normal());
+        }
+    }
+    values
+}
+
+fn clouds(cohort: &Cohort, case: usize, body: &Thorax, own: &mut Draw) -> Clouds {
+    match (class(cohort, case), classes(cohort)) {
+        (0, _) => Clouds(Vec::new()),
+        (_, ..=2) => {
+            let count = 1 + own.below(3);
+            Clouds::draw(count, body, own)
+        }
+        (class, _) => Clouds::draw(class, body, own),
+    }
+}
+
 /// From -1 at the first to 1 at the last place.
 fn signed_share(place: usize, size: usize) -> f64 {
-    2.0 * place as f64 / (size - 1) as f64 - 1.0
+    2.0 * place as f64 / (size.max(2) - 1) as f64 - 1.0
 }
 
 /// 1 within an ellipse, 0 outside, with a soft edge.
@@ -137,14 +273,13 @@ impl Thorax {
 struct Clouds(Vec<([f64; 2], [f64; 2], f64)>);
 
 impl Clouds {
-    fn draw(body: &Thorax, own: &mut Draw) -> Self {
+    fn draw(count: usize, body: &Thorax, own: &mut Draw) -> Self {
         let cloud = |own: &mut Draw| {
             let (centre, half) = body.lungs[own.below(2)];
             let place = [centre[0] + 0.6 * half[0] * own.signed(), centre[1] + 0.5 * half[1] * own.signed()];
             let place = [place[0] + body.shift[0], place[1] + body.shift[1]];
             (place, [0.2 + 0.12 * own.uniform(), 0.16 + 0.1 * own.uniform()], 0.4 + 0.5 * own.uniform())
         };
-        let count = 1 + own.below(3);
         Self((0..count).map(|_| cloud(own)).collect())
     }
 

@@ -1,7 +1,7 @@
 //! Cases that a look at the data should find.
 
 use super::draw::Draw;
-use super::volumes::{case, drawn, file_name};
+use super::volumes::{case, file_name, other};
 use super::{Cohort, Planted};
 use crate::artifacts::Dataset;
 use crate::error::StageError;
@@ -59,26 +59,23 @@ impl Plant {
     fn case(self, cohort: &Cohort, turn: usize, source: usize, index: usize) -> (Image, Option<LabelMap>) {
         let (image, label) = case(cohort, source);
         match self {
-            Self::Duplicate => (image, Some(label)),
-            Self::Near => {
-                let (image, label) = changed(cohort, turn, &image, &label);
-                (image, Some(label))
-            }
+            Self::Duplicate => (image, label),
+            Self::Near => changed(cohort, turn, &image, label.as_ref()),
             // Another image on the same grid: of the patient, with all that differs between sides.
-            Self::Label => (drawn(cohort, source / 2, index).0, Some(label)),
+            Self::Label => (other(cohort, source, index).0, label),
             Self::Defect => {
                 let (mut image, own) = case(cohort, index);
                 match turn % 3 {
                     0 => (image, None),
                     1 => {
-                        let [z, y, x] = own.shape().0;
-                        let geometry = Geometry::with_spacing([z, y, x + 1], [1.0; 3]);
+                        let [z, y, x] = image.shape().0;
+                        let geometry = Geometry::new([z, y, x + 1], image.geometry().affine);
                         let larger = LabelMap::from_vec(vec![1; z * y * (x + 1)], geometry);
                         (image, Some(larger.expect("one label a voxel")))
                     }
                     _ => {
                         image.as_mut_slice()[0] = f32::NAN;
-                        (image, Some(own))
+                        (image, own)
                     }
                 }
             }
@@ -87,34 +84,41 @@ impl Plant {
 }
 
 /// A copy that is not equal: rescaled, mirrored, noisy or shifted by a voxel, in turn.
-fn changed(cohort: &Cohort, turn: usize, image: &Image, label: &LabelMap) -> (Image, LabelMap) {
+pub(super) fn changed(
+    cohort: &Cohort,
+    turn: usize,
+    image: &Image,
+    label: Option<&LabelMap>,
+) -> (Image, Option<LabelMap>) {
     let [depth, height, width] = image.shape().0;
     let geometry = *image.geometry();
+    let from = |voxel: usize| {
+        let (z, y, x) = (voxel / (height * width), voxel / width % height, voxel % width);
+        let [z, y, x] = match turn % 4 {
+            1 => [z, y, width - 1 - x],
+            3 => [(z + 1).min(depth - 1), y.saturating_sub(1), (x + 1).min(width - 1)],
+            _ => [z, y, x],
+        };
+        (z * height + y) * width + x
+    };
+    let voxels = depth * height * width;
     let mut noise = Draw::new(cohort.seed, "planted noise", turn);
-    let mut values: Vec<f32> = Vec::with_capacity(depth * height * width);
-    let mut labels: Vec<u8> = Vec::with_capacity(depth * height * width);
-    let largest = image.as_slice().iter().copied().fold(0.0, f32::max);
-    for z in 0..depth {
-        for y in 0..height {
-            for x in 0..width {
-                let [from_z, from_y, from_x] = match turn % 4 {
-                    1 => [z, y, width - 1 - x],
-                    3 => [(z + 1).min(depth - 1), y.saturating_sub(1), (x + 1).min(width - 1)],
-                    _ => [z, y, x],
-                };
-                let at = (from_z * height + from_y) * width + from_x;
-                let value = image.as_slice()[at];
-                values.push(match turn % 4 {
-                    0 => 0.4 * value + 0.1 * largest,
-                    2 => value + 0.02 * largest * noise.normal() as f32,
-                    _ => value,
-                });
-                labels.push(label.as_slice()[at]);
+    let mut values: Vec<f32> = Vec::with_capacity(image.as_slice().len());
+    for channel in 0..image.channels() {
+        let own = image.channel(channel);
+        let largest = own.iter().copied().fold(0.0, f32::max);
+        values.extend((0..voxels).map(|voxel| {
+            let value = own[from(voxel)];
+            match turn % 4 {
+                0 => 0.4 * value + 0.1 * largest,
+                2 => value + 0.02 * largest * noise.normal() as f32,
+                _ => value,
             }
-        }
+        }));
     }
-    (
-        Image::from_vec(values, 1, geometry).expect("one value a voxel"),
-        LabelMap::from_vec(labels, geometry).expect("one label a voxel"),
-    )
+    let moved = |label: &LabelMap| {
+        let labels = (0..voxels).map(|voxel| label.as_slice()[from(voxel)]).collect();
+        LabelMap::from_vec(labels, geometry).expect("one label a voxel")
+    };
+    (Image::from_vec(values, image.channels(), geometry).expect("one value a voxel"), label.map(moved))
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A folder of images in many formats that other programs wrote.
-fn formats() -> PathBuf {
+pub(super) fn formats() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("imaging/tests/imaging/formats")
 }
 
@@ -216,4 +216,24 @@ fn a_table_that_is_none_is_refused() {
     assert_eq!(told[0].message, "`../cases.csv` is no path below `from`");
     let told = problems::<Import>(json!({ "from": "phantom", "table": "cases.csv" }));
     assert_eq!(told[0].parameter, "table");
+}
+
+#[test]
+fn tables_of_excel_and_of_windows_are_read() {
+    let check = |table: &str| {
+        let listed = Listed::new(table, &[("oblique.mha", "x/Größe 1.mha")]);
+        let run = listed.import().expect("sound");
+        assert_eq!(findings(&run, ""), [""; 0]);
+        let case = &run.load(&CASES).cases[0];
+        let told =
+            (case.id.as_str(), case.patient.as_str(), case.class.as_deref(), case.info["site"].as_str());
+        assert_eq!(told, ("a", "p1", Some("x"), "1,5"));
+    };
+    check("\u{feff}ID;Patient;Image;Class;Site\r\na;p1;x/Größe 1.mha;x;1,5\r\n");
+    check("id\tpatient\timage\tclass\tsite\na\tp1\t.\\x\\Größe 1.mha\tx\t1,5\n");
+    check("id,patient,image,class,site\na,p1,x\\Größe 1.mha,x,\"1,5\"\n");
+    let listed = Listed::new("", &[("oblique.mha", "ok.mha")]);
+    fs::write(listed.root().join("cases.csv"), b"id,image\na,ok.mha\nGr\xf6\xdfe,ok.mha\n").expect("a table");
+    let error = listed.import().expect_err("Latin-1").to_string();
+    assert_eq!(error, "`cases.csv` is not UTF-8 from line 3 on: save it as UTF-8");
 }

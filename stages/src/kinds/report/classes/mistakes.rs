@@ -8,7 +8,6 @@ use crate::error::StageError;
 use crate::kinds::inspect::lightbox;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use pipe_imaging::Image;
 
 /// Mistakes that are shown.
 const SHOWN: usize = 12;
@@ -42,7 +41,7 @@ fn wrong(metrics: &ClassMetrics) -> impl Iterator<Item = &ClassifiedCase> {
 
 /// The prepared image as a network saw it, all of its own range of values; of a volume the middle slice.
 fn picture(volumes: &Volumes, id: &str) -> Result<String, StageError> {
-    let image = as_stored(volumes.image(id)?);
+    let image = volumes.image(id)?;
     let ends = image.as_slice().iter().filter(|value| value.is_finite()).fold(None, |ends, &value| {
         let (low, high) = ends.unwrap_or((value, value));
         Some((value.min(low), value.max(high)))
@@ -51,15 +50,6 @@ fn picture(volumes: &Volumes, id: &str) -> Result<String, StageError> {
     let tile = lightbox::tile(&image, None, [f64::from(low), f64::from(high)]);
     let png = lightbox::png(&tile, lightbox::TILE, lightbox::TILE)?;
     Ok(format!("data:image/png;base64,{}", STANDARD.encode(png)))
-}
-
-/// A lightbox draws both axes backwards, as is usual for slices of a body. The rows of a flat picture go down.
-fn as_stored(mut image: Image) -> Image {
-    let [depth, height, width] = image.shape().0;
-    if depth == 1 {
-        image.as_mut_slice().chunks_exact_mut(height * width).for_each(<[f32]>::reverse);
-    }
-    image
 }
 
 pub(super) fn section(metrics: &ClassMetrics, mistakes: &[Mistake]) -> Vec<Element> {

@@ -8,7 +8,7 @@ use crate::artifacts::class_metrics::{
 use crate::artifacts::{DatasetInfo, Preparation, VolumeRow, Volumes, VolumesInfo};
 use base64::Engine as _;
 use pipe_imaging::transform::Transform;
-use pipe_imaging::{Geometry, Image};
+use pipe_imaging::{Affine, Geometry, Image};
 
 fn figure(metric: &str, class: Option<&str>, value: f64) -> ClassFigure {
     ClassFigure {
@@ -87,10 +87,12 @@ fn html(metrics: &ClassMetrics, volumes: bool, logs: &[TrainingLog]) -> String {
 /// Images of the wrong cases.
 fn three_pixels(space: &TestSpace) -> Volumes {
     let root = space.path().join("prepared");
-    let grid = Geometry::with_spacing([1, 1, 3], [1.0; 3]);
+    let grid = Geometry::new([1, 1, 3], Affine::of_picture([1.0; 3]));
     let row = |id: &str| {
         let image = Image::from_vec(vec![-1.0, 0.0, 1.0], 1, grid).expect("three pixels");
-        Volumes::write_case(&root, id, &image, None, &Transform::new(&grid)).expect("temporary files");
+        let transform = Transform::new(&grid).canonical();
+        let image = transform.apply_image(&image).expect("the grid of the picture");
+        Volumes::write_case(&root, id, &image, None, &transform).expect("temporary files");
         VolumeRow {
             id: id.into(),
             patient: id.into(),

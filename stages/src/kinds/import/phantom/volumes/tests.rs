@@ -1,8 +1,13 @@
 use super::super::{Cohort, Planted};
 use super::*;
 
-fn voxel_digest(cohort: &Cohort, index: usize) -> String {
+fn labelled(cohort: &Cohort, index: usize) -> (Image, LabelMap) {
     let (image, label) = case(cohort, index);
+    (image, label.expect("what is like nothing else is labelled"))
+}
+
+fn voxel_digest(cohort: &Cohort, index: usize) -> String {
+    let (image, label) = labelled(cohort, index);
     let mut hasher = blake3::Hasher::new();
     for value in image.as_slice() {
         hasher.update(&value.to_le_bytes());
@@ -29,7 +34,7 @@ fn every_case_has_two_parts_off_the_border_that_no_threshold_finds() {
     let cohort = Cohort { cases: 24, ..Cohort::volumes() };
     let mut scales = Vec::new();
     for index in 0..cohort.cases {
-        let (image, label) = case(&cohort, index);
+        let (image, label) = labelled(&cohort, index);
         let counts = label.histogram();
         let total = label.as_slice().len() as f64;
         let share = (counts[1] + counts[2]) as f64 / total;
@@ -80,7 +85,7 @@ fn a_case_does_not_depend_on_how_many_there_are() {
 #[test]
 fn the_two_sides_of_a_patient_are_mirrored_but_not_equal() {
     let cohort = Cohort::volumes();
-    let ((_, left), (_, right)) = (case(&cohort, 0), case(&cohort, 1));
+    let ((_, left), (_, right)) = (labelled(&cohort, 0), labelled(&cohort, 1));
     assert_eq!(left.shape(), right.shape());
     let mut flipped = right.voxels().to_owned();
     flipped.invert_axis(ndarray::Axis(2));
