@@ -226,13 +226,13 @@ fn voxels_that_no_body_has_are_refused() {
     };
     // The step along z of the sform; the qform and pixdim, whose affine is made of pixdim.
     for (mm, said) in [(1e30_f32, "1e30"), (1e-9, "1e-9"), (-1e30, "1e30"), (0.0, "0")] {
-        refused_size(&[(320, &mm.to_le_bytes())], &format!("the sform affine has voxels of {said}×1×1"));
+        refused_size(&[(320, &mm.to_le_bytes())], &format!("the sform affine has voxels of {said}×1.1×0.9"));
     }
     for (codes, name) in [([0, 1], "qform"), ([0, 0], "pixdim")] {
         let [sform, qform] = codes.map(|code: i16| code.to_le_bytes());
         for (mm, said) in [(1e30_f32, "1e30"), (1e-9, "1e-9")] {
             let changes: [(usize, &[u8]); 3] = [(254, &sform), (252, &qform), (88, &mm.to_le_bytes())];
-            refused_size(&changes, &format!("the {name} affine has voxels of {said}×1×1"));
+            refused_size(&changes, &format!("the {name} affine has voxels of {said}×1.1×0.9"));
         }
     }
     let far = (292, 1e30_f32.to_le_bytes());

@@ -64,6 +64,7 @@ pub(super) fn unpack(
             id: format!("{}_{index:05}", split.name),
             path: path(index),
             class: class_name(classes, usize::from(class)),
+            patient: None,
             split: split.name.to_owned(),
         }));
     }
@@ -87,7 +88,8 @@ pub(super) fn pretend(
             fs::write(&path, &bytes[..bytes.len() / 2]).map_err(StageError::io("write", &path))?;
         }
         let class = class_name(classes, chest.class);
-        Ok(Listed { id: chest.id.clone(), path, class, split: chest.split.to_owned() })
+        let (id, patient) = (chest.id.clone(), chest.patient.clone());
+        Ok(Listed { id, path, class, patient, split: chest.split.to_owned() })
     };
     let listed: Result<Vec<Listed>, StageError> = chest::list(cohort).par_iter().map(one).collect();
     layout("Phantom", root, listed?)
@@ -98,6 +100,7 @@ struct Listed {
     id: String,
     path: String,
     class: String,
+    patient: Option<String>,
     split: String,
 }
 
@@ -113,6 +116,7 @@ fn layout(name: &str, root: &Path, mut listed: Vec<Listed>) -> Result<(Layout, E
         id: one.id,
         image: Some(FileRef { path: one.path, digest: file.digest }),
         class: Some(one.class),
+        patient: one.patient,
         info: BTreeMap::from([(SPLIT.to_owned(), one.split)]),
         ..Candidate::default()
     });

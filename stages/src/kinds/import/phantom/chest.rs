@@ -3,6 +3,7 @@
 
 use super::Cohort;
 use super::draw::{Draw, Lattice};
+use super::likeness::patient_name;
 use super::planted::changed;
 use super::tones::tone;
 use pipe_imaging::{Affine, Geometry, Image};
@@ -14,6 +15,8 @@ pub(in super::super) struct Chest {
     pub(in super::super) split: &'static str,
     /// What is said of it.
     pub(in super::super) class: usize,
+    /// Whose it is, in a cohort that is like another one; what was planted is nobody else's.
+    pub(in super::super) patient: Option<String>,
     /// Number of the case that it shows.
     source: usize,
     shown: Shown,
@@ -39,7 +42,9 @@ pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
     let mut parts: Vec<(&'static str, Vec<usize>)> = PARTS.map(|(split, _)| (split, Vec::new())).into();
     for case in 0..cohort.cases {
         // Every run of twenty cases has its share of each part, so that a small cohort has all of them.
-        let place = (case * 7) % 20;
+        // The images of a patient are in one part.
+        let patient = cohort.like.as_ref().map_or(case, |like| like.template(case).patient);
+        let place = (patient * 7) % 20;
         let part = match place {
             place if place < PARTS[0].1 => 0,
             place if place < PARTS[0].1 + PARTS[1].1 => 1,
@@ -52,6 +57,7 @@ pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
         id: format!("{split}_{place:05}"),
         split,
         class: class(cohort, source),
+        patient: cohort.like.as_ref().map(|like| patient_name(like.template(source))),
         source,
         shown: Shown::AsItIs,
     };
@@ -60,10 +66,10 @@ pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
         let sound = cases.len();
         all.extend(cases.into_iter().enumerate().map(|(place, source)| chest(split, place, source)));
         if part == 0 {
-            all.extend(planted.iter().enumerate().map(|(place, (source, shown, class))| Chest {
-                class: *class,
-                shown: *shown,
-                ..chest(split, sound + place, *source)
+            all.extend(planted.iter().enumerate().map(|(place, (source, shown, class))| {
+                let copied = chest(split, sound + place, *source);
+                let patient = copied.patient.as_ref().map(|_| copied.id.clone());
+                Chest { class: *class, shown: *shown, patient, ..copied }
             }));
         }
     }
@@ -72,8 +78,10 @@ pub(in super::super) fn list(cohort: &Cohort) -> Vec<Chest> {
 
 /// Case, what is done to its image, and what is said of it; of a case of each part in turn.
 fn planted(cohort: &Cohort, parts: &[(&str, Vec<usize>)]) -> Vec<(usize, Shown, usize)> {
+    let parts: Vec<&Vec<usize>> =
+        parts.iter().map(|(_, cases)| cases).filter(|own| !own.is_empty()).collect();
     let source = |number: usize| {
-        let own = &parts[number % parts.len()].1;
+        let own = parts[number % parts.len()];
         own[number % own.len()]
     };
     let super::Planted { duplicates, near, labels, defects, .. } = cohort.planted;

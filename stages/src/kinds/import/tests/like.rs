@@ -22,7 +22,7 @@ fn like(space: &TestSpace, inspection: &Inspection, params: Value) -> Result<Tes
 }
 
 /// Imports a cohort that is like `model`, inspects it, and compares case by case: grids, voxels of each label and class are
-/// the same, percentiles differ by at most a hundredth of the range between the first and the last, mean and standard
+/// the same, percentiles differ by at most two hundredths of the range between the first and the last, mean and standard
 /// deviation by a tenth of the latter.
 #[track_caller]
 fn check(space: &TestSpace, model: &Inspection, params: Value) -> Inspection {
@@ -46,7 +46,7 @@ fn check(space: &TestSpace, model: &Inspection, params: Value) -> Inspection {
     for (one, other) in model.intensities.iter().zip(&made.intensities) {
         let range = (one.p99 - one.p1).max(1e-9);
         for (a, b) in [(one.p1, other.p1), (one.p50, other.p50), (one.p99, other.p99)] {
-            assert!((a - b).abs() <= 0.01 * range, "{one:?}\n{other:?}");
+            assert!((a - b).abs() <= 0.02 * range, "{one:?}\n{other:?}");
         }
         assert!((one.min - other.min).abs() <= 1e-4 * range + 1e-6 * one.min.abs(), "{one:?}\n{other:?}");
         assert!((one.max - other.max).abs() <= 1e-4 * range + 1e-6 * one.max.abs(), "{one:?}\n{other:?}");
@@ -205,7 +205,7 @@ fn cohorts_that_are_alike_are_the_same_every_time_and_another_seed_gives_another
     assert_eq!(voxels(0), voxels(0));
     assert!(voxels(0).iter().zip(voxels(1)).all(|(one, other)| *one != other));
     // On every machine and in every release.
-    assert_eq!(voxels(0)[0].to_string(), "RECORDED");
+    assert_eq!(voxels(0)[0].to_string(), "c1026b58b0ba1af05708b40a558729bec7aff1549eaf1edf688a397a33abdbb1");
 }
 
 #[test]
