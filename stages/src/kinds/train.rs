@@ -59,10 +59,11 @@ impl Stage for Train {
             )));
         }
         let largest = volumes.largest_shape(training.ids().chain(validation.ids()));
-        let size = params.patch.map(|patch| patch.0).unwrap_or(match params.model.dims() {
-            pipe_nn::Dims::Two => [1, largest[1], largest[2]],
-            pipe_nn::Dims::Three => largest,
-        });
+        let size = match (params.patch, params.model.dims()) {
+            (Some(patch), _) => patch.0,
+            (None, pipe_nn::Dims::Two) => [1, largest[1], largest[2]],
+            (None, pipe_nn::Dims::Three) => largest,
+        };
         let io = Io { channels: training.channels()?, classes: targets.names().len(), size };
         let trained = fit(params, io, [&training, &validation], start.as_ref(), context)?;
         context.write(&LOG, &log::training_log(&trained, targets.names()))?;

@@ -21,6 +21,12 @@ pub(super) fn read(params: &Params, files: &ExternalFiles) -> Result<Layout, Sta
     };
     let dicom: BTreeMap<_, &ExternalFile> =
         shown.iter().filter(is_dicom).map(|file| (files.root.join(&file.path), *file)).collect();
+    if !files.root.exists() {
+        return Err(StageError::Data(format!(
+            "`{}` holds no data set: there is no such folder",
+            params.from
+        )));
+    }
     if dicom.is_empty() {
         return Err(StageError::Data(no_data_set(params, &shown)));
     }

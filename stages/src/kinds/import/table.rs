@@ -21,7 +21,8 @@ const ANNOTATOR: &str = "label_";
 /// Matches the rows of a table with files. `table` is its path, for messages; paths in it are relative to the data set.
 pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<Layout, StageError> {
     if let Err(error) = std::str::from_utf8(text) {
-        let line = 1 + text[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+        let before = String::from_utf8_lossy(&text[..error.valid_up_to()]);
+        let line = 1 + before.matches('\n').count();
         return Err(StageError::Data(format!(
             "`{table}` is not UTF-8 from line {line} on: save it as UTF-8"
         )));
@@ -82,10 +83,10 @@ pub(super) fn read(table: &str, text: &[u8], files: &[ExternalFile]) -> Result<L
 /// What parts the columns: of comma, semicolon (which Excel writes where numbers have a decimal comma) and tab the one that
 /// the first line has most of.
 fn delimiter(text: &[u8]) -> u8 {
-    let first = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let count = |delimiter: &u8| first.iter().filter(|byte| *byte == delimiter).count();
+    let first = String::from_utf8_lossy(text.split(|byte| *byte == b'\n').next().unwrap_or_default());
+    let count = |delimiter: &u8| first.matches(char::from(*delimiter)).count();
     // Of equals `max_by_key` takes the last.
-    *[b'\t', b';', b','].iter().max_by_key(|delimiter| count(delimiter)).expect("there are three")
+    [b'\t', b';', b','].into_iter().max_by_key(count).expect("there are three")
 }
 
 struct Rows<'a> {

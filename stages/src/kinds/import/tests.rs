@@ -355,7 +355,7 @@ fn nothing_usable_is_an_error() {
     let error = space
         .run::<Import>(json!({ "from": space.path().join("none") }), &[])
         .expect_err("there is no folder");
-    assert!(error.to_string().contains("holds no data set"), "{error}");
+    assert!(error.to_string().ends_with("holds no data set: there is no such folder"), "{error}");
 }
 
 #[test]

@@ -27,12 +27,12 @@ pub(super) fn drawn(
     let others = Spheres::draw(shape, &mut own);
     let bias = Lattice::draw(shape, shape[1].max(shape[2]).max(shape[0]), &mut own);
     let step_share = 0.004 + 0.002 * Draw::new(seed, "step", template.patient).uniform();
-    let mut values = Vec::with_capacity(template.channels.len() * levels.levels.len());
+    let mut values = Vec::with_capacity(template.channels.len() * levels.outward.len());
     for tones in &template.channels {
         let texture = Lattice::draw(shape, 6, &mut own);
         let bright = 0.7 + 0.3 * patient.uniform();
-        let mut channel = Vec::with_capacity(levels.levels.len());
-        for voxel in 0..levels.levels.len() {
+        let mut channel = Vec::with_capacity(levels.outward.len());
+        for voxel in 0..levels.outward.len() {
             let place = place(voxel, shape);
             let at = place.map(|index| index as f64);
             let (inside, near) = levels.at(voxel);
@@ -45,7 +45,9 @@ pub(super) fn drawn(
         let mut toned = tone(&channel, tones, template.whole);
         if scans {
             let step = (tones.quantiles[3] - tones.quantiles[1]) * step_share;
-            toned.iter_mut().for_each(|value| *value = ((f64::from(*value) / step).round() * step) as f32);
+            for value in &mut toned {
+                *value = ((f64::from(*value) / step).round() * step) as f32;
+            }
         }
         values.extend(toned);
     }
@@ -66,7 +68,7 @@ fn place(voxel: usize, [_, height, width]: [usize; 3]) -> [usize; 3] {
 /// For every voxel how far out it is of a bent, tapered body: the voxels with the lowest levels are the body, as many
 /// as it should have.
 struct Levels {
-    levels: Vec<f64>,
+    outward: Vec<f64>,
     /// Place along the body, from -1 at its posterior to 1 at its anterior end.
     along: Vec<f64>,
     /// The voxels of the body.
@@ -125,7 +127,7 @@ impl Levels {
         let edge = inside.iter().map(|voxel| levels[*voxel as usize]).fold(0.0, f64::max);
         // Voxels are counted in the plane: slices may be thick.
         let scale = radius / spacing[1].min(spacing[2]);
-        Self { levels, along: places, inside, edge, scale }
+        Self { outward: levels, along: places, inside, edge, scale }
     }
 
     /// How far the voxel is inside, from 0 to 1 over one voxel around the edge; and 1 in and around the body, 0 from 2.5
@@ -134,7 +136,7 @@ impl Levels {
         if self.inside.is_empty() {
             return (0.0, 0.0);
         }
-        let distance = (self.levels[voxel] - self.edge) * self.scale;
+        let distance = (self.outward[voxel] - self.edge) * self.scale;
         ((0.5 - distance).clamp(0.0, 1.0), (2.5 - distance).clamp(0.0, 1.0))
     }
 
@@ -144,11 +146,13 @@ impl Levels {
         order.sort_unstable_by(|a, b| {
             self.along[*b as usize].total_cmp(&self.along[*a as usize]).then(a.cmp(b))
         });
-        let mut map = vec![0; self.levels.len()];
+        let mut map = vec![0; self.outward.len()];
         let mut rest = order.as_slice();
         for (label, voxels) in template.labels.iter().flatten() {
             let (piece, others) = rest.split_at((*voxels as usize).min(rest.len()));
-            piece.iter().for_each(|voxel| map[*voxel as usize] = *label);
+            for voxel in piece {
+                map[*voxel as usize] = *label;
+            }
             rest = others;
         }
         map

@@ -28,9 +28,10 @@ pub(in super::super) fn write(cohort: &Cohort, root: &Path) -> Result<(), StageE
         .iter()
         .map(|name| {
             let path = |folder: &str| format!("./{folder}/{name}");
-            match root.join(Dataset::LABELS).join(name).exists() {
-                true => json!({ "image": path(Dataset::IMAGES), "label": path(Dataset::LABELS) }),
-                false => json!({ "image": path(Dataset::IMAGES) }),
+            if root.join(Dataset::LABELS).join(name).exists() {
+                json!({ "image": path(Dataset::IMAGES), "label": path(Dataset::LABELS) })
+            } else {
+                json!({ "image": path(Dataset::IMAGES) })
             }
         })
         .collect();
