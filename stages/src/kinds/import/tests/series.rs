@@ -34,7 +34,7 @@ fn without_image(modality: &str) -> Vec<u8> {
     let mut bytes = vec![0; 128];
     bytes.extend(b"DICM");
     let mut element = |group: u16, number: u16, kind: &[u8; 2], value: &str| {
-        let value = if value.len() % 2 == 0 { value.to_owned() } else { format!("{value} ") };
+        let value = if value.len().is_multiple_of(2) { value.to_owned() } else { format!("{value} ") };
         bytes.extend(group.to_le_bytes());
         bytes.extend(number.to_le_bytes());
         bytes.extend(kind);
@@ -124,7 +124,9 @@ fn a_damaged_slice_excludes_its_series_and_no_other() {
 fn refused(files: &[&str], help: &str) {
     let space = TestSpace::new();
     write(&space, "notes.txt", b"x");
-    files.iter().for_each(|name| write(&space, name, b"x"));
+    for name in files {
+        write(&space, name, b"x");
+    }
     let error = import(&space).expect_err("there is no data set").to_string();
     assert!(
         error.contains("holds no data set: there is no `dataset.json`, `imagesTr` or `labelsTr` in it"),
