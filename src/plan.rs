@@ -35,6 +35,8 @@ pub struct Plan {
     pub graph: DiGraph<PlannedStage, Edge>,
     /// Every stage after all it reads from; otherwise in the order of the file.
     pub order: Vec<NodeIndex>,
+    /// What works but is seldom meant, at its places; nothing in a plan that was read back.
+    pub advice: Vec<Problem>,
 }
 
 pub struct PlannedStage {
@@ -126,7 +128,7 @@ impl Plan {
         let shown = pipeline.file.display().to_string();
         match order {
             Some(order) if planner.problems.is_empty() => {
-                let Planner { graph, .. } = planner;
+                let Planner { graph, advice, .. } = planner;
                 let params = pipeline.scope.params.iter().map(|(name, node)| (name.clone(), node.to_json()));
                 Ok(Self {
                     name: pipeline.name.clone(),
@@ -135,6 +137,7 @@ impl Plan {
                     overrides: pipeline.overrides.clone(),
                     graph,
                     order,
+                    advice,
                 })
             }
             _ => Err(Problems::new(&shown, &pipeline.text, planner.problems)),
@@ -190,6 +193,7 @@ impl Plan {
 #[derive(Default)]
 struct Planner {
     problems: Vec<Problem>,
+    advice: Vec<Problem>,
     graph: DiGraph<PlannedStage, Edge>,
     /// All instances of a stage of the file, in order.
     instances: BTreeMap<String, Vec<NodeIndex>>,

@@ -1,7 +1,7 @@
 //! What is wrong with a pipeline file: all of it at once, each with its place and a help line.
 
 use crate::yaml::{self, NodeId};
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceSpan};
+use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceSpan};
 use std::fmt;
 
 /// One thing that is wrong, at one place.
@@ -61,6 +61,19 @@ impl Problems {
 
     /// Every problem as text with the line it is on, a caret and a help line; `color` for terminals.
     pub fn render(&self, color: bool) -> String {
+        let count = self.problems.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        self.render_as(Severity::Error, color) + &format!("{}: {count} {noun}, nothing was run\n", self.file)
+    }
+
+    /// The same of things that are not wrong but seldom meant.
+    pub fn render_advice(&self, color: bool) -> String {
+        let count = self.problems.len();
+        let noun = if count == 1 { "piece" } else { "pieces" };
+        self.render_as(Severity::Advice, color) + &format!("{}: {count} {noun} of advice\n", self.file)
+    }
+
+    fn render_as(&self, severity: Severity, color: bool) -> String {
         let theme =
             if color { miette::GraphicalTheme::unicode() } else { miette::GraphicalTheme::unicode_nocolor() };
         let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(110);
@@ -70,6 +83,7 @@ impl Problems {
                 source: NamedSource::new(&self.file, self.text.clone()),
                 at: self.offset(problem.at),
                 problem,
+                severity,
             };
             // Writing to a string cannot fail.
             let _ = handler.render_report(&mut text, &placed);
@@ -79,8 +93,6 @@ impl Problems {
         if count > SHOWN {
             text.push_str(&format!("… and {} more\n", count - SHOWN));
         }
-        let noun = if count == 1 { "problem" } else { "problems" };
-        text.push_str(&format!("{}: {count} {noun}, nothing was run\n", self.file));
         text
     }
 
@@ -113,6 +125,7 @@ struct Placed<'a> {
     source: NamedSource<String>,
     at: Option<usize>,
     problem: &'a Problem,
+    severity: Severity,
 }
 
 impl fmt::Display for Placed<'_> {
@@ -124,6 +137,9 @@ impl fmt::Display for Placed<'_> {
 impl std::error::Error for Placed<'_> {}
 
 impl Diagnostic for Placed<'_> {
+    fn severity(&self) -> Option<Severity> {
+        Some(self.severity)
+    }
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
         (!self.problem.help.is_empty()).then(|| Box::new(&self.problem.help) as Box<dyn fmt::Display>)
     }

@@ -232,6 +232,7 @@ fn restore(stored: &StoredPlan<'_>, places: &[u32], head: &Head<'_>, files: &[Wa
         overrides: stored.overrides.clone(),
         graph,
         order: stored.order.iter().filter_map(|place| index.get(place).copied()).collect(),
+        advice: Vec::new(),
     })
 }
 

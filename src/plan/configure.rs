@@ -148,7 +148,11 @@ impl Planner {
                         let help = with_origin(problem.help, at, decl, scope);
                         self.problems.push(Problem::new(at, message).help(help));
                     }
-                    return (self.problems.len() == before).then_some(stage);
+                    if self.problems.len() > before {
+                        return None;
+                    }
+                    self.advise(&*stage, entry, decl, &with);
+                    return Some(stage);
                 }
                 Err(error) => error,
             };
@@ -173,6 +177,18 @@ impl Planner {
             self.problems.push(Problem::new(at, message).help(help));
             if !left_out {
                 return None;
+            }
+        }
+    }
+
+    /// Keeps what is seldom meant; the same of several combinations once.
+    fn advise(&mut self, stage: &dyn ConfiguredStage, entry: &dyn AnyStage, decl: &StageDecl, with: &Node) {
+        for advice in stage.advise() {
+            let at = field(with, advice.parameter).unwrap_or(decl.name.id);
+            let message = format!("stage `{}` ({}): {}", decl.name.text, entry.kind(), advice.message);
+            let advice = Problem::new(at, message).help(advice.help);
+            if !self.advice.contains(&advice) {
+                self.advice.push(advice);
             }
         }
     }

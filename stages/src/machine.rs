@@ -7,7 +7,12 @@ pub fn findings() -> Vec<(&'static str, String)> {
     let mut notices = Vec::new();
     let policy = pipe_onnx::runtime::Policy::from_environment().without_fetch();
     let found = pipe_onnx::runtime::locate(&policy, &mut |line| notices.push(line.to_owned()));
-    let mut findings = vec![("training", format!("dfdx on the CPU, {:?} kernels", pipe_nn::Isa::detect()))];
+    let cuda = match pipe_nn::try_cuda(0) {
+        Ok(()) => "cuda:0 works".to_owned(),
+        Err(reason) => format!("no CUDA: {reason}"),
+    };
+    let mut findings =
+        vec![("training", format!("dfdx on the CPU, {:?} kernels", pipe_nn::Isa::detect())), ("", cuda)];
     match found {
         Ok(info) => {
             findings.push(("ONNX Runtime", info.to_string()));

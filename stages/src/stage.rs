@@ -33,11 +33,15 @@ pub trait Stage: 'static {
     fn check(_params: &Self::Params) -> Vec<ParamProblem> {
         Vec::new()
     }
+    /// Finds what works but is seldom meant; `pipe check` tells it, and nothing stops for it.
+    fn advise(_params: &Self::Params) -> Vec<ParamProblem> {
+        Vec::new()
+    }
     fn declare(params: &Self::Params, ports: &mut Ports);
     fn run(params: &Self::Params, context: &StageContext) -> Result<(), StageError>;
 }
 
-/// A parameter whose value has the right type but cannot be used.
+/// A parameter whose value has the right type but cannot be used, or is seldom meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamProblem {
     /// Name of the top-level parameter.
@@ -65,6 +69,7 @@ pub trait ConfiguredStage: Send + Sync {
     /// Parameters after defaults, so writing a default out does not change the key.
     fn params(&self) -> serde_json::Value;
     fn check(&self) -> Vec<ParamProblem>;
+    fn advise(&self) -> Vec<ParamProblem>;
     fn ports(&self) -> Ports;
     fn run(&self, context: &StageContext) -> Result<(), StageError>;
 }
@@ -110,6 +115,9 @@ impl<S: Stage> ConfiguredStage for Configured<S> {
     }
     fn check(&self) -> Vec<ParamProblem> {
         S::check(&self.0)
+    }
+    fn advise(&self) -> Vec<ParamProblem> {
+        S::advise(&self.0)
     }
     fn ports(&self) -> Ports {
         let mut ports = Ports::default();

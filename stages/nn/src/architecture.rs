@@ -54,6 +54,15 @@ pub(crate) fn check_range(name: &'static str, value: usize, low: usize, high: us
     Err(NnError::Config { name, value: value.to_string(), rule: format!("it must lie in {low}..={high}") })
 }
 
+/// The deviation of noise.
+pub(crate) fn check_deviation(name: &'static str, value: f32) -> Result<(), NnError> {
+    if value >= 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    let rule = "it must be 0 or more".to_owned();
+    Err(NnError::Config { name, value: value.to_string(), rule })
+}
+
 /// A probability that leaves something over.
 pub(crate) fn check_share(name: &'static str, value: f32) -> Result<(), NnError> {
     if (0.0..1.0).contains(&value) {

@@ -14,7 +14,7 @@ use crate::weights::{Parameter, Parameters, read_tensors, write_tensors};
 const FILE: &str = "checkpoint.safetensors";
 const METADATA: &str = "training";
 /// Bumped when the layout of the file changes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Left free on the disk beside a checkpoint, in bytes: others write too.
 const SPARE: u64 = 64 << 20;
 
@@ -30,6 +30,8 @@ pub(crate) struct Position {
     pub(crate) batch: usize,
     /// Optimiser steps in all.
     pub(crate) step: usize,
+    /// Samples seen in all.
+    pub(crate) samples: usize,
     /// Sums over the batches done, as bits: decimal text would round.
     pub(crate) loss_sum: u64,
     pub(crate) norm_sum: u64,
@@ -47,6 +49,7 @@ impl Position {
             epoch: 0,
             batch: 0,
             step: 0,
+            samples: 0,
             loss_sum: 0,
             norm_sum: 0,
             seconds: 0.0,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::NnError;
-use crate::architecture::{Io, check_range, check_share};
+use crate::architecture::{Io, check_deviation, check_range, check_share};
 use crate::geometry::Window;
 use crate::network::{Activation, Builder, Dims, Network, Norm, Task};
 use crate::unet::Block;
@@ -24,8 +24,12 @@ pub struct Classifier {
     pub activation: Activation,
     /// Probability with which each value before the head is dropped, in training.
     pub dropout: f32,
+    /// Probability with which whole channels are dropped at the end of each level, in training.
+    pub channel_dropout: f32,
     /// Deviation of normal noise on the input, in training.
     pub noise: f32,
+    /// Deviation of normal noise on the activations at the end of each level, in training; a norm makes them about 1.
+    pub activation_noise: f32,
 }
 
 impl Default for Classifier {
@@ -37,7 +41,9 @@ impl Default for Classifier {
             norm: Norm::Batch,
             activation: Activation::Relu,
             dropout: 0.0,
+            channel_dropout: 0.0,
             noise: 0.0,
+            activation_noise: 0.0,
         }
     }
 }
@@ -59,10 +65,9 @@ impl Classifier {
             let rule = format!("base_features is {}, which must be a multiple of it", self.base_features);
             return Err(NnError::Config { name: "norm.group", value: groups.to_string(), rule });
         }
-        if !(self.noise >= 0.0 && self.noise.is_finite()) {
-            let rule = "it must be 0 or more".to_owned();
-            return Err(NnError::Config { name: "noise", value: self.noise.to_string(), rule });
-        }
+        check_share("channel_dropout", self.channel_dropout)?;
+        check_deviation("noise", self.noise)?;
+        check_deviation("activation_noise", self.activation_noise)?;
         let kernel = dims.axes(3);
         let (mut build, input) = Builder::new(dims, io.channels);
         let mut x = build.noise("input.noise", input, self.noise);
@@ -79,6 +84,8 @@ impl Classifier {
                 x = block.residual(&mut build, &name, x, self.norm, self.activation);
                 cin = cout;
             }
+            x = build.noise(&format!("stage.{level}.noise"), x, self.activation_noise);
+            x = build.dropout(&format!("stage.{level}.dropout"), x, self.channel_dropout, true);
         }
         x = build.global_pool("pool", x);
         x = build.dropout("head.dropout", x, self.dropout, false);

@@ -38,6 +38,8 @@ pub struct TrainConfig {
     pub initialization: Initialization,
     /// Parts of the network that are not trained, as the names of parameters begin: `encoder`, `encoder.0`.
     pub freeze: Vec<String>,
+    /// So many of the first convolutions are not trained either, nor the norms and activations behind them.
+    pub freeze_first: usize,
     /// Voxels of a sample along z, y, x; z is 1 in 2D. Larger cases are cropped at random, smaller ones zero-padded,
     /// which after a z-score is the mean intensity; padding counts neither in the loss nor in the metrics. `None`: the
     /// smallest patch that holds every training case and that the network takes.
@@ -128,6 +130,7 @@ impl TrainConfig {
             penalty: Penalty::default(),
             initialization: Initialization::default(),
             freeze: Vec::new(),
+            freeze_first: 0,
             patch: None,
             seed: 0,
             augmentation: Augment::default(),
@@ -139,9 +142,14 @@ impl TrainConfig {
         }
     }
 
+    /// Samples whose gradients make one update.
+    pub fn samples_per_step(&self) -> usize {
+        self.batch_size * self.accumulate
+    }
+
     /// The rate that the schedule starts from.
     pub fn base_rate(&self) -> f64 {
-        let samples = (self.batch_size * self.accumulate) as f64;
+        let samples = self.samples_per_step() as f64;
         self.learning_rate * self.rate_for_batch.map_or(1.0, |batch| samples / batch as f64)
     }
 
@@ -196,14 +204,7 @@ impl TrainConfig {
     pub(crate) fn check(&self, network: &Network) -> Result<(), NnError> {
         self.check_values()?;
         self.loss.check(Some(network.classes))?;
-        let Some(patch) = self.patch else { return Ok(()) };
-        let fits = (0..3).all(|a| patch[a] > 0 && patch[a].is_multiple_of(network.multiple[a]));
-        if !fits || (network.dims == Dims::Two && patch[0] != 1) {
-            let rule =
-                format!("each axis (z, y, x) must be a multiple of {:?}, and z 1 in 2D", network.multiple);
-            return Err(NnError::Config { name: "patch", value: format!("{patch:?}"), rule });
-        }
-        Ok(())
+        self.patch.map_or(Ok(()), |patch| network.check_patch(patch))
     }
 }
 

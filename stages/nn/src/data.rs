@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::NnError;
 use crate::loss::IGNORE;
-use crate::network::{Network, Task};
+use crate::network::{Dims, Network, Task};
 
 /// One labelled image. Intensities should be normalised (z-score): padding is 0.
 #[derive(Clone, Debug)]
@@ -65,6 +65,8 @@ impl CaseSource for Vec<Case> {
 pub(crate) struct Survey {
     pub(crate) ids: Vec<String>,
     pub(crate) shapes: Vec<[usize; 3]>,
+    /// Which classes occur, by their number.
+    pub(crate) present: [bool; 256],
 }
 
 pub(crate) fn load(source: &dyn CaseSource, split: &'static str, index: usize) -> Result<Case, NnError> {
@@ -77,10 +79,11 @@ pub(crate) fn survey(
     split: &'static str,
     network: &Network,
 ) -> Result<Survey, NnError> {
-    let mut survey = Survey { ids: Vec::new(), shapes: Vec::new() };
+    let mut survey = Survey { ids: Vec::new(), shapes: Vec::new(), present: [false; 256] };
     for index in 0..source.len() {
         let case = load(source, split, index)?;
         check(&case, network)?;
+        case.label.iter().for_each(|label| survey.present[usize::from(*label)] = true);
         survey.shapes.push(case.shape);
         survey.ids.push(case.id);
     }
@@ -93,6 +96,14 @@ fn check(case: &Case, network: &Network) -> Result<(), NnError> {
     let voxels: usize = case.shape.iter().product();
     if voxels == 0 {
         return fail(format!("shape {z}×{y}×{x} has no voxels"));
+    }
+    // Slices of a 2D network are seen one by one.
+    let axes = if network.dims == Dims::Two { 1..3 } else { 0..3 };
+    if let Some(most) = network.fixed_size.filter(|most| axes.clone().any(|a| case.shape[a] > most[a])) {
+        return fail(format!(
+            "shape {z}×{y}×{x} does not fit into {most:?}, the only size that this network takes: crop the images, or leave \
+             `patch` out"
+        ));
     }
     let channels = network.in_channels;
     if case.image.len() != channels * voxels {

@@ -14,6 +14,12 @@ pub enum NnError {
     /// A case breaks the contract of [`Case`](crate::Case).
     #[error("case `{id}`: {problem}")]
     Case { id: String, problem: String },
+    /// All that is to be learnt is one answer.
+    #[error(
+        "every label of the {cases} training cases is class {class}: there is nothing to tell apart; look at the labels and \
+         at the split"
+    )]
+    OneClass { class: u8, cases: usize },
     /// The source of cases failed.
     #[error("case {index} of the {split} cases cannot be loaded")]
     Load {
@@ -37,6 +43,11 @@ pub enum NnError {
     /// `should_stop` asked to end; the checkpoint, if one was asked for, is written.
     #[error("training interrupted in epoch {epoch} after step {step}")]
     Interrupted { epoch: usize, step: usize },
+    /// The device that was asked for.
+    #[error(
+        "`device: {wish}` cannot be used: {reason}; `device: auto` takes the processor then, `cpu` always"
+    )]
+    NoDevice { wish: String, reason: String },
     /// A parameter is absent from a file or unknown to the network.
     #[error("parameter `{name}` {problem}")]
     Parameter { name: String, problem: String },

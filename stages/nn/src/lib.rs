@@ -6,12 +6,13 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | `architecture` (`unet`, `classifier`) → `network` | a name with parameters, compiled to a layer graph of plain data |
-//! | `model`, `pass`, `weights`, `layout`, `init` | the graph with values; parameters in the layout of PyTorch |
+//! | `architecture` (`unet`, `classifier`) → `network`, `freeze` | a name with parameters, compiled to a layer graph of plain data |
+//! | `model`, `pass`, `weights`, `layout`, `init`, `transfer` | the graph with values; parameters in the layout of PyTorch, from files of others |
 //! | `backend`, `kernels` | the operations over dfdx's tape, and their fused CPU forms |
 //! | `data`, `batch`, `augment`, `rng` | cases, and the samples cut out of them |
 //! | `loss`, `optimizer`, `schedule` | what is minimised, and how |
-//! | `config`, `train`, `step`, `validate`, `progress`, `checkpoint` | the loop, its scores, its state on disk |
+//! | `device` | the processor, or a CUDA device |
+//! | `config`, `train`, `step`, `validate`, `sliding`, `progress`, `checkpoint` | the loop, its scores, its state on disk |
 
 mod architecture;
 mod augment;
@@ -21,7 +22,9 @@ mod checkpoint;
 mod classifier;
 mod config;
 mod data;
+mod device;
 mod error;
+mod freeze;
 mod geometry;
 mod init;
 mod kernels;
@@ -34,8 +37,10 @@ mod pass;
 mod progress;
 mod rng;
 mod schedule;
+mod sliding;
 mod step;
 mod train;
+mod transfer;
 mod unet;
 mod validate;
 mod weights;
@@ -47,6 +52,7 @@ pub use backend::{Act, Backend, CpuBackend, Flat, Labels, Recorder, Reference, R
 pub use classifier::{Classifier, Linear};
 pub use config::{EarlyStopping, Penalty, TrainConfig};
 pub use data::{Case, CaseSource, LoadError};
+pub use device::{Chosen, Device, Processor, train_with, try_cuda};
 pub use error::NnError;
 pub use geometry::{Geometry, Window};
 pub use init::Initialization;
@@ -62,6 +68,7 @@ pub use optimizer::{Adam, Clip, Optimizer, Rmsprop, Sgd};
 pub use progress::{EpochRow, LayerRow, Progress, Quantity, Score, Trained, Validation};
 pub use schedule::{Clock, Constant, Cosine, Exponential, OneCycle, Plateau, Poly, Schedule, Step, Warmup};
 pub use train::{TrainJob, train, train_on};
+pub use transfer::{Element, Fate, Tensors, Transfer, TransferRow};
 pub use unet::{Down, Encoder, UNet, Up};
 pub use weights::{Parameter, Parameters};
 

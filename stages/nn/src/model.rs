@@ -61,29 +61,27 @@ impl<B: Backend> Model<B> {
         &self.network
     }
 
-    /// Takes over the values that `start` has under the same name and shape; returns the names of the others.
+    /// Takes over values by name; what `start` does not have stays as it is.
     ///
     /// # Errors
-    /// [`NnError::Parameter`] when there is none at all: then they are those of another network.
-    pub(crate) fn take_over(&mut self, start: &Parameters) -> Result<Vec<String>, NnError> {
-        let mut fresh = Vec::new();
-        for (spec, tensor) in self.network.parameters.iter().zip(&mut self.parameters) {
-            match start.get(&spec.name).filter(|(shape, _)| *shape == spec.shape) {
-                Some((_, values)) => {
-                    let values = layout::to_internal(spec, values);
-                    let count = values.len();
-                    *tensor = self.backend.device().tensor_from_vec(values, (count,));
-                }
-                None => fresh.push(spec.name.clone()),
+    /// [`NnError::Parameter`] for a name that is not the network's, [`NnError::Shape`] for another shape.
+    pub(crate) fn take_over(&mut self, start: &Parameters) -> Result<(), NnError> {
+        for entry in start.iter() {
+            let place = self.network.parameters.iter().position(|spec| spec.name == entry.name);
+            let problem = || "is among the start values, but the network has none of that name".to_owned();
+            let unknown = || NnError::Parameter { name: entry.name.clone(), problem: problem() };
+            let place = place.ok_or_else(unknown)?;
+            let spec = &self.network.parameters[place];
+            if entry.shape != spec.shape || entry.values.len() != spec.len() {
+                let what = format!("start value `{}`", spec.name);
+                let (found, expected) = (entry.shape.clone(), spec.shape.clone());
+                return Err(NnError::Shape { what, found, expected });
             }
+            let values = layout::to_internal(spec, &entry.values);
+            let count = values.len();
+            self.parameters[place] = self.backend.device().tensor_from_vec(values, (count,));
         }
-        if fresh.len() < self.network.parameters.len() {
-            return Ok(fresh);
-        }
-        let name = fresh.swap_remove(0);
-        let problem =
-            "is not among the start values in that shape, nor is any other of the network".to_owned();
-        Err(NnError::Parameter { name, problem })
+        Ok(())
     }
 
     /// The same network with other values, which share no memory with these.

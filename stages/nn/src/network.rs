@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::NnError;
-use crate::geometry::{Geometry, Window};
+use crate::geometry::{Geometry, Window, round_up};
 
 /// Added to the variance by every normalisation, as in PyTorch and nnU-Net.
 const NORM_EPSILON: f32 = 1e-5;
@@ -262,25 +262,24 @@ impl Network {
         needed
     }
 
-    /// Whether the name of each parameter starts with one of `prefixes`, at a dot or whole.
+    /// Checks the size of a sample.
     ///
     /// # Errors
-    /// [`NnError::Config`] for a prefix of no parameter.
-    pub fn parameters_below(&self, prefixes: &[String]) -> Result<Vec<bool>, NnError> {
-        let below = |name: &str, prefix: &str| {
-            name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        for prefix in prefixes {
-            if !self.parameters.iter().any(|spec| below(&spec.name, prefix)) {
-                let mut first: Vec<&str> =
-                    self.parameters.iter().filter_map(|spec| spec.name.split('.').next()).collect();
-                first.dedup();
-                let rule = format!("no parameter lies below that name; the network has {}", first.join(", "));
-                return Err(NnError::Config { name: "freeze", value: format!("`{prefix}`"), rule });
-            }
+    /// [`NnError::Config`] when an axis is zero or no multiple of [`Network::multiple`], or z is not 1 in 2D.
+    pub fn check_patch(&self, patch: [usize; 3]) -> Result<(), NnError> {
+        let flat = self.dims == Dims::Three || patch[0] == 1;
+        let multiple = self.multiple;
+        if flat && (0..3).all(|axis| patch[axis] > 0 && patch[axis].is_multiple_of(multiple[axis])) {
+            return Ok(());
         }
-        let found = |spec: &ParameterSpec| prefixes.iter().any(|prefix| below(&spec.name, prefix));
-        Ok(self.parameters.iter().map(found).collect())
+        let mut next = round_up(patch, multiple);
+        let mut rule = format!("each axis (z, y, x) must be a multiple of {multiple:?}");
+        if self.dims == Dims::Two {
+            next[0] = 1;
+            rule.push_str(", and z 1 in 2D");
+        }
+        rule.push_str(&format!("; {next:?} would do"));
+        Err(NnError::Config { name: "patch", value: format!("{patch:?}"), rule })
     }
 
     /// Checks that `geometry` can run through the network.

@@ -11,6 +11,8 @@ pub struct EpochRow {
     pub epoch: usize,
     /// Steps done in all.
     pub step: usize,
+    /// Samples seen in all.
+    pub samples: usize,
     /// Mean over the steps of the epoch.
     pub train_loss: f64,
     /// Rate of the last step.
@@ -130,6 +132,8 @@ impl LayerRow {
 /// What the observer of a training is told.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Progress {
+    /// All cases were looked at: the classes that no training case has, and the samples of an epoch.
+    Surveyed { absent: Vec<usize>, samples: usize },
     /// A step is done; epoch and step are counted from 1.
     Step {
         epoch: usize,

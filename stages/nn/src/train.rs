@@ -12,7 +12,7 @@ use crate::batch::{Batch, Cutter, Loader, Sample, covering_patch, epoch_samples}
 use crate::checkpoint::{Checkpoint, Position};
 use crate::config::TrainConfig;
 use crate::data::{Case, CaseSource, LoadError, survey};
-use crate::loss::LossTerms;
+use crate::loss::{IGNORE, LossTerms};
 use crate::model::Model;
 use crate::network::Network;
 use crate::optimizer::{OptimizerState, uses};
@@ -32,7 +32,7 @@ pub struct TrainJob<'a> {
     pub training: &'a dyn CaseSource,
     pub validation: &'a dyn CaseSource,
     pub config: &'a TrainConfig,
-    /// Values to begin with, by name; what is not there or has another shape is drawn from the seed.
+    /// Values to begin with, by name; what is not there is drawn from the seed.
     pub start: Option<&'a Parameters>,
     /// Where the state is kept.
     pub checkpoint_dir: Option<&'a Path>,
@@ -108,9 +108,15 @@ fn train_cases<B: Backend>(
     let TrainJob { network, config, checkpoint_dir, .. } = *job;
     let cases = survey(job.training, "training", network)?;
     let checked = survey(job.validation, "validation", network)?;
+    let present: Vec<u8> = (0..IGNORE).filter(|class| cases.present[usize::from(*class)]).collect();
+    if let [class] = present[..] {
+        return Err(NnError::OneClass { class, cases: cases.ids.len() });
+    }
+    let absent = (0..network.classes).filter(|class| !cases.present[*class]).collect();
+    observer(&Progress::Surveyed { absent, samples: epoch_samples(network.dims, &cases.shapes, 0, 0).len() });
     let patch = config.patch.unwrap_or_else(|| covering_patch(network, &cases.shapes));
     let run = describe_run(job, patch, &cases.ids, &checked.ids);
-    let frozen = network.parameters_below(&config.freeze)?;
+    let frozen = network.frozen(&config.freeze, config.freeze_first)?;
     let found = checkpoint_dir.map(|dir| Checkpoint::load(dir, &run)).transpose()?.flatten();
     let optimizer =
         OptimizerState::new(config.optimizer, config.clip, config.weight_decay, uses(network, &frozen));
@@ -128,11 +134,7 @@ fn train_cases<B: Backend>(
     } else {
         let mut model = Model::new(backend, network.clone(), config.initialization, config.seed);
         if let Some(start) = job.start {
-            let fresh = model.take_over(start)?;
-            if !fresh.is_empty() {
-                let text = format!("not in the start values, or of another shape: {}", fresh.join(", "));
-                observer(&Progress::Warning(text));
-            }
+            model.take_over(start)?;
         }
         (Stepper::new(model, optimizer, config, frozen), Position::start(run), None)
     };
@@ -193,8 +195,9 @@ impl<B: Backend> Training<'_, B> {
         let config = self.job.config;
         let mut loader = Loader::new(self.job.training, "training");
         let dims = self.job.network.dims;
-        let steps_per_epoch =
-            epoch_samples(dims, self.shapes, config.seed, 0).len().div_ceil(self.samples_per_step());
+        let steps_per_epoch = epoch_samples(dims, self.shapes, config.seed, 0)
+            .len()
+            .div_ceil(self.job.config.samples_per_step());
         let steps = steps_per_epoch * config.epochs;
         while self.position.epoch < config.epochs {
             if self.is_over() {
@@ -232,7 +235,7 @@ impl<B: Backend> Training<'_, B> {
         observer: &mut dyn FnMut(&Progress),
         should_stop: &dyn Fn() -> bool,
     ) -> Result<(), NnError> {
-        let (epoch, size) = (self.position.epoch, self.samples_per_step());
+        let (epoch, size) = (self.position.epoch, self.job.config.samples_per_step());
         let batch_size = self.job.config.batch_size;
         // A cutter of its own, as `self` is busy with the step.
         let cutter = Cutter { augmentation: self.cutter.augmentation.clone(), ..self.cutter };
@@ -278,10 +281,6 @@ impl<B: Backend> Training<'_, B> {
         Ok(())
     }
 
-    fn samples_per_step(&self) -> usize {
-        self.job.config.batch_size * self.job.config.accumulate
-    }
-
     fn rate(&self, step: usize, [steps_per_epoch, steps]: [usize; 2]) -> f64 {
         let config = self.job.config;
         let clock = Clock { step, steps, steps_per_epoch };
@@ -319,6 +318,7 @@ impl<B: Backend> Training<'_, B> {
         }
         position.batch += 1;
         position.step += 1;
+        position.samples += batches.iter().map(|batch| batch.geometry.samples).sum::<usize>();
         add(&mut position.loss_sum, f64::from(loss));
         add(&mut position.norm_sum, norm);
         position.seconds = self.before + self.started.elapsed().as_secs_f64();
@@ -348,6 +348,7 @@ impl<B: Backend> Training<'_, B> {
         let row = EpochRow {
             epoch: self.position.epoch + 1,
             step: self.position.step,
+            samples: self.position.samples,
             train_loss: f64::from_bits(self.position.loss_sum) / batches,
             learning_rate: rate,
             gradient_norm: f64::from_bits(self.position.norm_sum) / batches,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::NnError;
-use crate::architecture::{Io, check_range, check_share};
+use crate::architecture::{Io, check_deviation, check_range, check_share};
 use crate::geometry::Window;
 use crate::network::{Activation, Builder, Dims, Network, NodeId, Norm};
 
@@ -44,6 +44,8 @@ pub struct UNet {
     pub dropout: f32,
     /// Deviation of normal noise on the input, in training.
     pub noise: f32,
+    /// Deviation of normal noise on the activations at the end of each level, in training; a norm makes them about 1.
+    pub activation_noise: f32,
 }
 
 /// What a level of the way down is made of.
@@ -100,6 +102,7 @@ impl Default for UNet {
             deep_supervision: false,
             dropout: 0.0,
             noise: 0.0,
+            activation_noise: 0.0,
         }
     }
 }
@@ -147,7 +150,7 @@ impl UNet {
                     block.residual(&mut build, &format!("{name}.block{index}"), x, self.norm, self.activation)
                 }),
             };
-            x = build.dropout(&format!("{name}.dropout"), x, self.dropout, true);
+            x = self.disturb(&mut build, &name, x);
             cin = levels.features[level];
         }
         let mut auxiliary = Vec::new();
@@ -170,7 +173,7 @@ impl UNet {
                 features[0] = 2 * here;
             }
             x = self.convolutions(&mut build, &name, x, &Block { kernel, stride: [1; 3], features });
-            x = build.dropout(&format!("{name}.dropout"), x, self.dropout, true);
+            x = self.disturb(&mut build, &name, x);
             if level > 0 && self.deep_supervision {
                 let head = Window::same([1; 3]);
                 auxiliary.push(build.conv(&format!("{name}.head"), x, head, [here, io.classes], true));
@@ -196,6 +199,12 @@ impl UNet {
         x
     }
 
+    /// What ends a level in training: noise, then dropout of whole channels, behind the last activation.
+    fn disturb(&self, build: &mut Builder, name: &str, x: NodeId) -> NodeId {
+        let x = build.noise(&format!("{name}.noise"), x, self.activation_noise);
+        build.dropout(&format!("{name}.dropout"), x, self.dropout, true)
+    }
+
     fn base(&self, dims: Dims) -> usize {
         self.base_features.unwrap_or(if dims == Dims::Two { 16 } else { 8 })
     }
@@ -212,10 +221,8 @@ impl UNet {
         check_range("convolutions", self.convolutions, 1, 8)?;
         check_range("max_features", self.max_features, 1, 4096)?;
         check_share("dropout", self.dropout)?;
-        if !(self.noise >= 0.0 && self.noise.is_finite()) {
-            let rule = "it must be 0 or more".to_owned();
-            return Err(NnError::Config { name: "noise", value: self.noise.to_string(), rule });
-        }
+        check_deviation("noise", self.noise)?;
+        check_deviation("activation_noise", self.activation_noise)?;
         check_range("base_features", self.base(dims), 1, 1024)?;
         let features = self.level_features(dims);
         let strides = self.strides.clone().unwrap_or_else(|| vec![dims.axes(2); self.levels - 1]);

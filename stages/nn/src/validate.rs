@@ -9,10 +9,13 @@ use crate::loss::{IGNORE, LossTerms};
 use crate::model::Model;
 use crate::network::{Dims, Task};
 use crate::progress::{Score, Validation};
+use crate::sliding::tell_in_tiles;
 use dfdx::prelude::*;
 
 /// Slices of one forward pass in 2D.
 const SLICES: usize = 16;
+/// Volumes with more voxels than this, and than eight patches, run in tiles.
+const WHOLE: usize = 1 << 21;
 
 /// Voxels of one label in one case.
 #[derive(Clone, Copy, Default)]
@@ -31,8 +34,8 @@ struct Told {
 
 /// Loss and score over whole cases; `None` when `should_stop` fired.
 ///
-/// A 3D case runs whole, a 2D case slice by slice; each is zero-padded at the far sides to at least `patch`, and to
-/// a multiple that the network takes. A class of a whole image is told by the mean softmax of its slices.
+/// A 3D case runs whole, or in tiles of `patch` where it is much larger; a 2D case slice by slice. Each is zero-padded at the
+/// far sides to at least `patch`, and to a multiple that the network takes. A class of a whole image is told by the mean softmax of its slices.
 pub(crate) fn validate<B: Backend>(
     model: &Model<B>,
     source: &dyn CaseSource,
@@ -96,6 +99,12 @@ fn tell<B: Backend>(model: &Model<B>, case: &Case, patch: [usize; 3]) -> Told {
         Some(size) => size,
         None => round_up(std::array::from_fn(|a| extent[a].max(patch[a])), network.multiple),
     };
+    let voxels = |size: [usize; 3]| size.iter().product::<usize>();
+    let large = network.dims == Dims::Three && network.task == Task::Segmentation;
+    if large && voxels(size) > WHOLE.max(8 * voxels(patch)) {
+        let (logits, labels, size) = tell_in_tiles(model, case, patch);
+        return Told { logits, labels: labels.into(), geometry: Geometry { samples: 1, size } };
+    }
     let (mut logits, mut all_labels) = (Vec::new(), Vec::new());
     for block in blocks {
         let (samples, voxels) = (block.len() / extent[0], size.iter().product::<usize>());

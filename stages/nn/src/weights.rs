@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use serde_json::Value;
 
 use crate::NnError;
 use crate::network::Network;
@@ -145,17 +146,143 @@ pub(crate) fn read_tensors(
     what: &str,
 ) -> Result<(NamedTensors, BTreeMap<String, String>), NnError> {
     let format = |problem: String| NnError::Format { what: what.to_owned(), problem };
-    let file = SafeTensors::deserialize(bytes).map_err(|error| format(error.to_string()))?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format(error.to_string()))?;
+    let file = read_views(bytes, what)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| format(words(&error)))?;
     let mut tensors = NamedTensors::new();
     for (name, view) in file.tensors() {
         if view.dtype() != Dtype::F32 {
             return Err(format(format!("tensor `{name}` is {:?}, expected F32", view.dtype())));
         }
-        let words = view.data().chunks_exact(4);
-        let values = words.map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
+        let values = view.data().as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect();
         tensors.insert(name, (view.shape().to_vec(), values));
     }
     let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     Ok((tensors, metadata))
+}
+
+/// Length of the header's length.
+const PREFIX: usize = 8;
+
+/// The tensors of a safetensors file, checked against its length, and not copied.
+pub(crate) fn read_views<'a>(bytes: &'a [u8], what: &str) -> Result<SafeTensors<'a>, NnError> {
+    let format = |problem: String| NnError::Format { what: what.to_owned(), problem };
+    check_ends(bytes).map_err(format)?;
+    SafeTensors::deserialize(bytes).map_err(|error| format(words(&error)))
+}
+
+/// Checks that no tensor claims to end beyond the file: the crate adds up what a header says before it compares.
+fn check_ends(bytes: &[u8]) -> Result<(), String> {
+    let Some((length, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        return Err(format!("it has {} bytes and no header", bytes.len()));
+    };
+    let length = u64::from_le_bytes(*length);
+    let header = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
+    let Some((header, data)) = header else {
+        return Err(format!(
+            "its header says to have {length} bytes, of which the file holds {}",
+            rest.len()
+        ));
+    };
+    let entries: BTreeMap<String, Value> =
+        serde_json::from_slice(header).map_err(|error| format!("its header is no JSON object: {error}"))?;
+    for (name, entry) in entries.iter().filter(|(name, _)| *name != "__metadata__") {
+        let end = entry["data_offsets"][1].as_u64();
+        if let Some(end) = end.filter(|end| *end > data.len() as u64) {
+            let held = data.len();
+            return Err(format!(
+                "tensor `{name}` ends at byte {end} of the data, of which the file holds {held}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What the crate found, in words.
+fn words(error: &SafeTensorError) -> String {
+    match error {
+        SafeTensorError::InvalidOffset(name) => {
+            format!("tensor `{name}` does not begin where the one before it ends")
+        }
+        SafeTensorError::TensorInvalidInfo => {
+            "a tensor has another number of bytes than its shape and type need".to_owned()
+        }
+        SafeTensorError::ValidationOverflow => "the shape of a tensor is beyond all bounds".to_owned(),
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "its tensors do not fill the file: it was cut off, or something was added".to_owned()
+        }
+        SafeTensorError::HeaderTooLarge => "its header is larger than 100 MB".to_owned(),
+        SafeTensorError::InvalidHeaderDeserialization => {
+            "its header does not say type, shape and place of each tensor".to_owned()
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file with this header and so many bytes of data.
+    fn file(header: &str, data: usize) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat()
+    }
+
+    #[track_caller]
+    fn check(bytes: &[u8], expected: &str) {
+        let error = Parameters::from_safetensors(bytes).unwrap_err().to_string();
+        assert_eq!(error, format!("safetensors file is not readable: {expected}"));
+    }
+
+    #[test]
+    fn a_file_that_lies_is_refused_with_what_it_lies_about() {
+        let one = |shape: &str, offsets: &str, dtype: &str| {
+            format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)
+        };
+        let good = file(&one("[2]", "[0,8]", "F32"), 8);
+        assert_eq!(Parameters::from_safetensors(&good).unwrap().get("a"), Some((&[2][..], &[0.0, 0.0][..])));
+        check(&good[..5], "it has 5 bytes and no header");
+        let held = good.len() - 8;
+        let with_length = |length: u64| [&length.to_le_bytes(), &good[8..]].concat();
+        for length in [u64::MAX, u64::MAX - 8, 1 << 40, held as u64 + 1] {
+            let expected = format!("its header says to have {length} bytes, of which the file holds {held}");
+            check(&with_length(length), &expected);
+        }
+        check(&good[..good.len() - 1], "tensor `a` ends at byte 8 of the data, of which the file holds 7");
+        let longer = [&*good, &[0]].concat();
+        check(&longer, "its tensors do not fill the file: it was cut off, or something was added");
+        let cases = [
+            (one("[2]", "[4,12]", "F32"), 12, "tensor `a` does not begin where the one before it ends"),
+            (one("[2]", "[8,0]", "F32"), 8, "tensor `a` does not begin where the one before it ends"),
+            (
+                one("[3]", "[0,8]", "F32"),
+                8,
+                "a tensor has another number of bytes than its shape and type need",
+            ),
+            (one("[4294967296,4294967296]", "[0,8]", "F32"), 8, "the shape of a tensor is beyond all bounds"),
+            (
+                one("[2]", "[0,8]", "F64"),
+                8,
+                "a tensor has another number of bytes than its shape and type need",
+            ),
+            (one("[1]", "[0,8]", "I64"), 8, "tensor `a` is I64, expected F32"),
+            (one("[2]", "[0,8]", "F33"), 8, "its header does not say type, shape and place of each tensor"),
+            (one("[-2]", "[0,8]", "F32"), 8, "its header does not say type, shape and place of each tensor"),
+            // Their sum with the header is beyond what a word can hold.
+            (
+                one("[18446744073709551615]", "[0,18446744073709551615]", "U8"),
+                8,
+                "tensor `a` ends at byte 18446744073709551615 of the data, of which the file holds 8",
+            ),
+        ];
+        for (header, data, expected) in cases {
+            check(&file(&header, data), expected);
+        }
+        let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+        check(&file(overlap, 12), "tensor `b` does not begin where the one before it ends");
+        check(
+            &file("[]", 0),
+            "its header is no JSON object: invalid type: sequence, expected a map at line 1 column 0",
+        );
+        check(&file("{}", 4), "its tensors do not fill the file: it was cut off, or something was added");
+    }
 }

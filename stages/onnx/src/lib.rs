@@ -3,6 +3,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | [`weights`] | the weights of any file, by name, without running it |
 //! | [`writer`] | [`GraphBuilder`]: layers and PyTorch-layout weights to the bytes of a `.onnx` file |
 //! | [`merge`](mod@merge) | several models of one input as one |
 //! | `proto` | the wire format: the ONNX messages that the writer fills |
@@ -23,6 +24,7 @@ pub mod probabilities;
 pub mod runtime;
 pub mod session;
 mod tiles;
+pub mod weights;
 pub mod writer;
 
 pub use device::{Chosen, Device, DeviceError, Provider};

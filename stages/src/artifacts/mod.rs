@@ -37,5 +37,5 @@ pub use predictions::{PredictionRow, Predictions};
 pub use predictor::{Combine, Member, MemberCard, Predictor, Task};
 pub use preparation::{Preparation, Region};
 pub use report::Report;
-pub use training_log::{EpochRow, LabelDiceRow, TrainingLog};
+pub use training_log::{EpochRow, LabelDiceRow, TakenRow, TrainingLog};
 pub use volumes::{VolumeRow, Volumes, VolumesInfo};

@@ -11,8 +11,8 @@ mod events;
 /// The curves of one training.
 ///
 /// On disk: `log.csv` (one row an epoch), `dice.csv` (one row a validated epoch and foreground label), `layers.csv` (one
-/// row an epoch, layer and quantity) and a file of events for TensorBoard with the curves. Cells are empty where there is
-/// no value.
+/// row an epoch, layer and quantity), `pretrained.csv` (one row a parameter or tensor, where start values were given) and a
+/// file of events for TensorBoard with the curves. Cells are empty where there is no value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingLog {
     /// Sorted by epoch, without gaps.
@@ -21,6 +21,8 @@ pub struct TrainingLog {
     pub dice: Vec<LabelDiceRow>,
     /// In the order of the network, epoch by epoch.
     pub layers: Vec<LayerRow>,
+    /// Where each start value comes from; empty where all were drawn.
+    pub taken: Vec<TakenRow>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -56,6 +58,18 @@ pub struct LayerRow {
     pub zeros: f64,
 }
 
+/// A parameter of the network and the tensor that it begins with, or what is left over on either side. Shapes are written
+/// as `16x1x3x3`, that of a single number as `scalar`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenRow {
+    pub parameter: Option<String>,
+    pub shape: Option<String>,
+    pub tensor: Option<String>,
+    pub tensor_shape: Option<String>,
+    /// `taken`, or why not.
+    pub fate: String,
+}
+
 /// Validation Dice of one label in one epoch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LabelDiceRow {
@@ -70,6 +84,7 @@ pub struct LabelDiceRow {
 const LOG: &str = "log.csv";
 const DICE: &str = "dice.csv";
 const LAYERS: &str = "layers.csv";
+const TAKEN: &str = "pretrained.csv";
 /// TensorBoard takes any file whose name holds `tfevents`.
 const EVENTS: &str = "events.out.tfevents.0.pipe";
 const LOG_COLUMNS: [&str; 8] = [
@@ -83,6 +98,7 @@ const LOG_COLUMNS: [&str; 8] = [
     "validation_auc",
 ];
 const DICE_COLUMNS: [&str; 4] = ["epoch", "label", "name", "dice"];
+const TAKEN_COLUMNS: [&str; 5] = ["parameter", "shape", "tensor", "tensor_shape", "fate"];
 const LAYER_COLUMNS: [&str; 6] = ["epoch", "layer", "quantity", "mean", "variance", "zeros"];
 
 impl TrainingLog {
@@ -98,13 +114,14 @@ impl TrainingLog {
 
 impl Artifact for TrainingLog {
     const TYPE: &'static str = "training-log";
-    const FORMAT: u32 = 2;
+    const FORMAT: u32 = 3;
 
     fn load(dir: &Path) -> Result<Self, StageError> {
         Ok(Self {
             rows: read_rows(&dir.join(LOG))?,
             dice: read_rows(&dir.join(DICE))?,
             layers: read_rows(&dir.join(LAYERS))?,
+            taken: if dir.join(TAKEN).exists() { read_rows(&dir.join(TAKEN))? } else { Vec::new() },
         })
     }
 
@@ -112,6 +129,9 @@ impl Artifact for TrainingLog {
         write_rows(&dir.join(LOG), &LOG_COLUMNS, &self.rows)?;
         write_rows(&dir.join(DICE), &DICE_COLUMNS, &self.dice)?;
         write_rows(&dir.join(LAYERS), &LAYER_COLUMNS, &self.layers)?;
+        if !self.taken.is_empty() {
+            write_rows(&dir.join(TAKEN), &TAKEN_COLUMNS, &self.taken)?;
+        }
         let path = dir.join(EVENTS);
         fs::write(&path, events::of(self)).map_err(StageError::io("write", &path))
     }
@@ -151,6 +171,13 @@ mod tests {
                 mean: 0.5,
                 variance: 1e-9,
                 zeros: 0.0,
+            }],
+            taken: vec![TakenRow {
+                parameter: Some("head.bias".into()),
+                shape: Some("2".into()),
+                tensor: None,
+                tensor_shape: None,
+                fate: "missing".into(),
             }],
         };
         log.store(dir.path()).expect("a log can be stored");

@@ -1,8 +1,8 @@
 //! Brings every case upright, cuts out what is worth looking at, resamples and normalises it.
 
 use super::prepare::{Intensity, SPLIT, check_spacing, prepare_cases};
-use crate::artifact::{In, Out, Ports, Resources};
-use crate::artifacts::{CaseTable, Preparation, Region, Volumes};
+use crate::artifact::{In, InOptional, Out, Ports, Resources};
+use crate::artifacts::{CaseTable, Model, Preparation, Region, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
@@ -15,9 +15,11 @@ pub use super::prepare::{Clip, Figures, Interpolate, Normalize};
 pub struct Crop;
 
 pub const CASES: In<CaseTable> = In::new("cases");
+/// A network that was trained before: cases are prepared as those that it saw, in place of any parameter.
+pub const LIKE: InOptional<Model> = InOptional::new("like");
 pub const VOLUMES: Out<Volumes> = Out::new("volumes");
 
-#[derive(Debug, Default, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Params {
     /// What is kept of each image. Never decided by the label: at test time there is none, and a box around the
@@ -90,11 +92,19 @@ impl Stage for Crop {
         if params.figures == Figures::Dataset {
             ports.reads_optional(&SPLIT);
         }
-        ports.reads(&CASES).writes(&VOLUMES).needs(Resources::PARALLEL);
+        ports.reads(&CASES).reads_optional(&LIKE).writes(&VOLUMES).needs(Resources::PARALLEL);
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
         let table = context.read(&CASES)?;
+        if let Some(model) = context.read_optional(&LIKE)? {
+            if *params != Params::default() {
+                return Err(StageError::Data(
+                    "`like` is wired and says how cases are prepared: leave every parameter out".into(),
+                ));
+            }
+            return prepare_cases(&table, model.card.preparation, None, &VOLUMES, context);
+        }
         let preparation = Preparation {
             region: params.region,
             margin_mm: params.margin_mm,
@@ -103,7 +113,7 @@ impl Stage for Crop {
             normalization: Normalization::None,
             pad_to: params.pad_to,
         };
-        prepare_cases(&table, preparation, params.intensity(), &VOLUMES, context)
+        prepare_cases(&table, preparation, Some(params.intensity()), &VOLUMES, context)
     }
 }
 

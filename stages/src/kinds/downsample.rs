@@ -85,7 +85,7 @@ impl Stage for Downsample {
         };
         let preparation =
             Preparation { spacing_mm, interpolation: params.interpolation.into(), ..Preparation::NONE };
-        prepare_cases(&table, preparation, params.intensity(), &VOLUMES, context)
+        prepare_cases(&table, preparation, Some(params.intensity()), &VOLUMES, context)
     }
 }
 

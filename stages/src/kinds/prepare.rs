@@ -94,19 +94,21 @@ pub fn prepare_image(source: &Image, how: &Preparation) -> Result<PreparedImage,
     Ok(PreparedImage { image, transform, blank })
 }
 
-/// Prepares every case of `table` into the output `port`; `how.normalization` is what `intensity` comes to. Cases that
-/// were prepared in the same way before are taken from the item memo.
+/// Prepares every case of `table` into the output `port`; `how.normalization` is what `intensity` comes to, where that is
+/// given. Cases that were prepared in the same way before are taken from the item memo.
 pub(super) fn prepare_cases(
     table: &CaseTable,
     mut how: Preparation,
-    intensity: Intensity,
+    intensity: Option<Intensity>,
     port: &Out<Volumes>,
     context: &StageContext,
 ) -> Result<(), StageError> {
     if table.cases.is_empty() {
         return Err(StageError::Data("the case table holds no case".into()));
     }
-    how.normalization = intensity.resolve(table, &how, context)?;
+    if let Some(intensity) = intensity {
+        how.normalization = intensity.resolve(table, &how, context)?;
+    }
     let root = context.output_dir(port)?;
     let done = AtomicUsize::new(0);
     let prepare = |case: &Case| {

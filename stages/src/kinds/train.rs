@@ -5,11 +5,15 @@ use crate::artifacts::{CaseTable, FoldTable, Model, ModelCard, TrainingFacts, Tr
 use crate::context::StageContext;
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage};
-use pipe_nn::{Io, NnError, Parameters, Progress, Score, Task, TrainJob, Trained};
+use fs_err as fs;
+use pipe_nn::{Device, Io, Network, NnError, Progress, Score, Task, TrainJob, Trained, Validation};
+use pretrained::Start;
 use std::collections::BTreeMap;
 
 mod log;
 mod params;
+mod plots;
+mod pretrained;
 mod source;
 
 use params::Keep;
@@ -29,7 +33,7 @@ const LOG: Out<TrainingLog> = Out::new("log");
 
 impl Stage for Train {
     const KIND: &'static str = "train";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str = "Trains a network on all folds but one, and validates it on that one.";
     type Params = Params;
 
@@ -37,9 +41,18 @@ impl Stage for Train {
         params.problems()
     }
 
-    fn declare(_: &Params, ports: &mut Ports) {
+    fn advise(params: &Params) -> Vec<ParamProblem> {
+        params.advice()
+    }
+
+    fn declare(params: &Params, ports: &mut Ports) {
         ports.reads(&VOLUMES).reads(&SPLIT).reads_optional(&CASES).reads_optional(&PRETRAINED);
-        ports.writes(&MODEL).writes(&LOG).seeded().needs(Resources::PARALLEL);
+        // Two trainings on one device would share its memory: a stage that names one has it to itself.
+        let gpu = usize::from(matches!(params.device, Device::Cuda(_)));
+        ports.writes(&MODEL).writes(&LOG).seeded().needs(Resources { gpu, ..Resources::PARALLEL });
+        if let Some(pretrained) = &params.pretrained {
+            pretrained.declare(ports);
+        }
     }
 
     fn run(params: &Params, context: &StageContext) -> Result<(), StageError> {
@@ -49,7 +62,6 @@ impl Stage for Train {
             Task::Segmentation => Targets::voxels(&volumes)?,
             Task::Classification => Targets::classes(context.read_optional(&CASES)?.as_ref())?,
         };
-        let start = start_values(context, &volumes)?;
         let training = FoldSource::new(&volumes, &split.training(params.fold)?, &targets, context)?;
         let validation = FoldSource::new(&volumes, &split.validation(params.fold)?, &targets, context)?;
         if training.is_empty() {
@@ -65,8 +77,17 @@ impl Stage for Train {
             (None, pipe_nn::Dims::Three) => largest,
         };
         let io = Io { channels: training.channels()?, classes: targets.names().len(), size };
-        let trained = fit(params, io, [&training, &validation], start.as_ref(), context)?;
-        context.write(&LOG, &log::training_log(&trained, targets.names()))?;
+        let network = params.model.network(io).map_err(|error| failed(params, error))?;
+        let start = pretrained::start(params.pretrained.as_ref(), &network, &volumes, context)?;
+        if params.freezes() && start.values.is_none() {
+            context.warn("parts of the network are frozen but nothing is `pretrained`: they keep values drawn at random");
+        }
+        warn_of_sizes(params, &training, largest, context);
+        let trained = fit(params, &network, [&training, &validation], &targets, &start, context)?;
+        let log = log::training_log(&trained, targets.names(), start.taken);
+        context.write(&LOG, &log)?;
+        let path = context.output_dir(&LOG)?.join("curves.svg");
+        fs::write(&path, plots::draw(&log)).map_err(StageError::io("write", &path))?;
         let (epoch, weights) = match params.keep {
             Keep::Best => (trained.best_epoch, &trained.best),
             Keep::Last => (trained.log.len(), &trained.last),
@@ -104,53 +125,62 @@ impl Stage for Train {
     }
 }
 
-/// The weights of the wired network; an error where its images were brought to another scale than these.
-fn start_values(context: &StageContext, volumes: &Volumes) -> Result<Option<Parameters>, StageError> {
-    let Some(Model { card, weights }) = context.read_optional(&PRETRAINED)? else { return Ok(None) };
-    let text = |value| serde_json::to_string(&value).unwrap_or_default();
-    let (theirs, ours) = (card.preparation, volumes.info.preparation);
-    let (their_scale, our_scale) = (text(theirs.normalization), text(ours.normalization));
-    if their_scale != our_scale {
-        return Err(StageError::Data(format!(
-            "the pretrained network saw images normalised by {their_scale} but these volumes are normalised by \
-             {our_scale}: give \
-             the stage that made them the `normalize` of the other one"
-        )));
+fn failed(params: &Params, error: NnError) -> StageError {
+    match error {
+        NnError::Interrupted { .. } => StageError::Interrupted,
+        error => StageError::inner(format!("training on fold {}", params.fold))(error),
     }
-    if theirs.spacing_mm != ours.spacing_mm {
-        let (theirs, ours) = (theirs.spacing_mm, ours.spacing_mm);
-        context.warn(format!("the pretrained network saw voxels of {theirs:?} mm, these are of {ours:?}"));
-    }
-    Parameters::from_safetensors(&weights).map(Some).map_err(StageError::inner("reading pretrained weights"))
 }
 
 fn fit(
     params: &Params,
-    io: Io,
+    network: &Network,
     [training, validation]: [&FoldSource<'_>; 2],
-    start: Option<&Parameters>,
+    targets: &Targets,
+    start: &Start,
     context: &StageContext,
 ) -> Result<Trained, StageError> {
-    let failed = |error: NnError| match error {
-        NnError::Interrupted { .. } => StageError::Interrupted,
-        error => StageError::inner(format!("training on fold {}", params.fold))(error),
-    };
-    let network = params.model.network(io).map_err(failed)?;
+    // The device that the stage has to itself, else the first.
+    let usual = context.gpus.first().and_then(|name| name.parse().ok()).unwrap_or(0);
+    let chosen = params.device.choose(usual).map_err(|error| failed(params, error))?;
+    if let Some(reason) = &chosen.passed_over {
+        context.warn(format!("the network trains on the processor: {reason}"));
+    }
+    if params.device != Device::Cpu {
+        context.note(format!("the network trains on {}", chosen.processor));
+        context.fact("device", chosen.processor.to_string());
+    }
+    let config = params.config(context.seed()?);
+    // Of the epoch before: score and speed, which is told but is no part of any artifact.
     let mut score = String::new();
+    let mut before: Option<(usize, f64)> = None;
     let mut observe = |progress: &Progress| match progress {
+        Progress::Surveyed { absent, samples } => {
+            let names: Vec<&String> = targets.names().values().collect();
+            for class in absent {
+                context.warn(format!(
+                    "no training case of this fold has `{}`: it cannot be learnt",
+                    names[*class]
+                ));
+            }
+            if config.samples_per_step() > *samples {
+                let (asked, samples) = (config.samples_per_step(), *samples);
+                context.warn(format!(
+                    "a step asks for {asked} samples but an epoch has {samples}: it takes those"
+                ));
+            }
+        }
         Progress::Step { epoch, step, steps, loss, .. } => {
             let text = format!("epoch {epoch}, loss {loss:.3}{score}");
             context.progress(*step, *steps, "steps", text);
         }
         Progress::Epoch(row) => {
-            if let Some(found) = &row.validation {
-                score = match (&found.score, found.key()) {
-                    (Score::Dice(_), Some(dice)) => format!(", validation Dice {dice:.4}"),
-                    (Score::Classes { auc: Some(auc), .. }, _) => format!(", validation AUC {auc:.4}"),
-                    (Score::Classes { accuracy, .. }, _) => format!(", validation accuracy {accuracy:.4}"),
-                    (Score::Dice(_), None) => String::new(),
-                };
+            score = row.validation.as_ref().map(told).unwrap_or_default();
+            if let Some((samples, seconds)) = before.filter(|(_, seconds)| row.seconds > *seconds) {
+                let speed = (row.samples - samples) as f64 / (row.seconds - seconds);
+                score.push_str(&format!(", {speed:.1} samples/s"));
             }
+            before = Some((row.samples, row.seconds));
         }
         Progress::Warning(text) => context.warn(text.clone()),
         Progress::StoppedEarly { epoch, best_epoch } => {
@@ -158,10 +188,48 @@ fn fit(
                 .note(format!("stopped after epoch {epoch}: nothing better than epoch {best_epoch} since"));
         }
     };
-    let config = params.config(context.seed()?);
     let checkpoint_dir = Some(context.checkpoint()?);
-    let job = TrainJob { network: &network, training, validation, config: &config, start, checkpoint_dir };
-    pipe_nn::train(&job, &mut observe, &|| context.interrupted()).map_err(failed)
+    let start = start.values.as_ref();
+    let job = TrainJob { network, training, validation, config: &config, start, checkpoint_dir };
+    let trained = pipe_nn::train_with(chosen.processor, &job, &mut observe, &|| context.interrupted());
+    trained.map_err(|error| match error {
+        NnError::OneClass { class, cases } => StageError::Data(format!(
+            "every label of the {cases} training cases of fold {} is `{}`: there is nothing to tell apart; look at the \
+             labels (`inspect` counts them) and at the split",
+            params.fold,
+            targets.names().values().nth(usize::from(class)).map_or("?", String::as_str)
+        )),
+        error => failed(params, error),
+    })
+}
+
+/// Tells what was asked for beyond what there is.
+fn warn_of_sizes(params: &Params, training: &FoldSource<'_>, largest: [usize; 3], context: &StageContext) {
+    if let Some(count) = params.overfit.filter(|count| *count > training.count()) {
+        context
+            .warn(format!("`overfit: {count}` asks for more cases than the {} there are", training.count()));
+    }
+    let [z, y, x] = largest;
+    if let Some(patch) = params.patch {
+        let filled =
+            (0..3).map(|axis| largest[axis].min(patch[axis]) as f64 / patch[axis] as f64).product::<f64>();
+        if filled < 0.5 && params.model.dims() == pipe_nn::Dims::Three {
+            context.warn(format!(
+                "`patch: {patch:?}` is mostly padding: the largest case is {z}×{y}×{x} and fills {:.0} % of it",
+                100.0 * filled
+            ));
+        }
+    }
+}
+
+/// `, validation Dice 0.8123`, or nothing where there is no score.
+fn told(found: &Validation) -> String {
+    match (&found.score, found.key()) {
+        (Score::Dice(_), Some(dice)) => format!(", validation Dice {dice:.4}"),
+        (Score::Classes { auc: Some(auc), .. }, _) => format!(", validation AUC {auc:.4}"),
+        (Score::Classes { accuracy, .. }, _) => format!(", validation accuracy {accuracy:.4}"),
+        (Score::Dice(_), None) => String::new(),
+    }
 }
 
 /// The labels as the network's classes: background and foreground in order of their values.
@@ -177,7 +245,11 @@ fn label_names(volumes: &Volumes) -> Result<BTreeMap<u8, String>, StageError> {
     }
     names.entry(0).or_insert_with(|| "background".to_owned());
     if names.len() < 2 {
-        return Err(StageError::Data("the data set has no label besides the background".into()));
+        return Err(StageError::Data(
+            "the data set has no label besides the background: label maps that hold nothing else, or labels that are not \
+             declared; `inspect` counts them"
+                .into(),
+        ));
     }
     Ok(names)
 }

@@ -73,6 +73,12 @@ pub trait Backend: Clone + 'static {
         let geometry = window.output(x.geometry).expect("the network was checked against its input");
         let inputs = window.taps() * x.channels;
         let cout = weight.shape().0 / inputs;
+        // dfdx's kernels for CUDA count in 32 bits and would wrap.
+        let gathered = geometry.rows() * inputs;
+        assert!(
+            u32::try_from(gathered).is_ok(),
+            "a convolution gathers {gathered} values at once, and more than 2^32 cannot be counted: use a smaller patch or batch"
+        );
         let rows = self.record(tape, x, |rows: Rows<Self::Device, T>, device| {
             let zero: Rows<Self::Device> = device.zeros_like(&(1, x.channels));
             let index = device.tensor_from_vec(
@@ -207,17 +213,7 @@ pub trait Backend: Clone + 'static {
         x: &Act<Self::Value>,
         factor: [usize; 3],
     ) -> Act<Self::Value> {
-        let geometry = geometry::pooled(x.geometry, factor);
-        let window = Window { kernel: factor, stride: factor, padding: [0; 3] };
-        let rows = self.record(tape, x, |rows: Rows<Self::Device, T>, device| {
-            let index = window_index(x.geometry, geometry, &window);
-            let index = device.tensor_from_vec(index, (geometry.rows() * window.taps(),));
-            let blocks: Rows<Self::Device, T> = rows.gather(index);
-            blocks
-                .reshape_like(&(geometry.rows(), window.taps(), x.channels))
-                .mean::<(usize, usize), Axis<1>>()
-        });
-        Act { value: self.lift(tape, rows), geometry, channels: x.channels }
+        self.pool(tape, x, factor, MeanTo::mean::<(usize, usize), Axis<1>>)
     }
 
     /// Repeats each voxel by `factor` along each axis.
@@ -301,15 +297,25 @@ pub trait Backend: Clone + 'static {
         x: &Act<Self::Value>,
         factor: [usize; 3],
     ) -> Act<Self::Value> {
+        self.pool(tape, x, factor, MaxTo::max::<(usize, usize), Axis<1>>)
+    }
+
+    /// Brings each block of `factor` to one row; a remainder at the far side is dropped. `reduce` gets
+    /// `(blocks, voxels of a block, channels)`.
+    fn pool<T: Recorder<Self::Device>>(
+        &self,
+        tape: &mut T,
+        x: &Act<Self::Value>,
+        factor: [usize; 3],
+        reduce: impl FnOnce(Tensor<(usize, usize, usize), f32, Self::Device, T>) -> Rows<Self::Device, T>,
+    ) -> Act<Self::Value> {
         let geometry = geometry::pooled(x.geometry, factor);
         let window = Window { kernel: factor, stride: factor, padding: [0; 3] };
         let rows = self.record(tape, x, |rows: Rows<Self::Device, T>, device| {
             let index = window_index(x.geometry, geometry, &window);
             let index = device.tensor_from_vec(index, (geometry.rows() * window.taps(),));
             let blocks: Rows<Self::Device, T> = rows.gather(index);
-            blocks
-                .reshape_like(&(geometry.rows(), window.taps(), x.channels))
-                .max::<(usize, usize), Axis<1>>()
+            reduce(blocks.reshape_like(&(geometry.rows(), window.taps(), x.channels)))
         });
         Act { value: self.lift(tape, rows), geometry, channels: x.channels }
     }

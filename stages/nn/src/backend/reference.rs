@@ -11,6 +11,13 @@ pub struct Reference<D> {
     device: D,
 }
 
+impl<D: Device<f32>> Reference<D> {
+    /// The backend of a device.
+    pub fn new(device: D) -> Self {
+        Self { device }
+    }
+}
+
 impl<D: Device<f32>> Backend for Reference<D> {
     type Device = D;
     type Value = Rows<D>;

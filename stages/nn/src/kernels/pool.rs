@@ -9,22 +9,11 @@ use super::simd::Simd;
 use super::{Isa, dispatch};
 use crate::geometry::Geometry;
 
-/// Where the block of one output voxel lies in the input: the row of each of its voxels, in z, y, x order.
-fn block_rows(
-    input: Geometry,
-    factor: [usize; 3],
-    plane: usize,
-    y: usize,
-    x: usize,
-) -> impl Iterator<Item = usize> {
+/// The row of the first voxel of a block: of output plane `plane` (samples and depths), row `y`, column `x`.
+fn first_row(input: Geometry, factor: [usize; 3], plane: usize, y: usize, x: usize) -> usize {
     let depth = input.size[0] / factor[0];
-    let (sample, z) = (plane / depth, plane % depth);
-    let [_, height, width] = input.size;
-    let first_plane = sample * input.size[0] + z * factor[0];
-    (0..factor.iter().product()).map(move |tap: usize| {
-        let (dz, dy, dx) = (tap / (factor[1] * factor[2]), tap / factor[2] % factor[1], tap % factor[2]);
-        ((first_plane + dz) * height + y * factor[1] + dy) * width + x * factor[2] + dx
-    })
+    let first_plane = plane / depth * input.size[0] + plane % depth * factor[0];
+    (first_plane * input.size[1] + y * factor[1]) * input.size[2] + x * factor[2]
 }
 
 /// A row of output voxels and the values under one place of their blocks: those of neighbours stand `step` apart.
@@ -102,13 +91,11 @@ pub(crate) fn max_pool_forward(
     place: &mut [u8],
 ) {
     assert!(isa.available(), "internal error: {isa:?} kernels on a processor without them");
-    let [depth, height, width] = crate::geometry::pooled(input, factor).size;
+    let [_, height, width] = crate::geometry::pooled(input, factor).size;
     let row_len = width * channels;
     let rows = y.par_chunks_mut(row_len).zip(place.par_chunks_mut(row_len));
     rows.enumerate().for_each(|(row, (y, place))| {
-        let (plane, row) = (row / height, row % height);
-        let first_plane = plane / depth * input.size[0] + plane % depth * factor[0];
-        let first = (first_plane * input.size[1] + row * factor[1]) * input.size[2];
+        let first = first_row(input, factor, row / height, row % height, 0);
         y.fill(f32::NEG_INFINITY);
         place.fill(0);
         for (tap, offset) in block_places(input, factor) {
@@ -170,8 +157,9 @@ pub(crate) fn avg_pool_forward(
     y.par_chunks_mut(height * width * channels).enumerate().for_each(|(plane, y)| {
         for (voxel, y) in y.chunks_exact_mut(channels).enumerate() {
             y.fill(0.0);
-            for row in block_rows(input, factor, plane, voxel / width, voxel % width) {
-                y.iter_mut().zip(&x[row * channels..]).for_each(|(sum, value)| *sum += value);
+            let first = first_row(input, factor, plane, voxel / width, voxel % width);
+            for (_, offset) in block_places(input, factor) {
+                y.iter_mut().zip(&x[(first + offset) * channels..]).for_each(|(sum, value)| *sum += value);
             }
             for sum in y.iter_mut() {
                 *sum *= share;

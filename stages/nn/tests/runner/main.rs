@@ -4,3 +4,4 @@ mod operations;
 mod pytorch;
 mod support;
 mod training;
+mod transfer;

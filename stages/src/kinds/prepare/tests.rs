@@ -1,10 +1,13 @@
 use super::cohort::{Cohort, image, label, turned};
-use crate::artifacts::{FileRef, FoldRow, FoldTable, Part};
+use crate::artifacts::{FileRef, FoldRow, FoldTable, Part, Preparation};
 use crate::error::StageError;
 use crate::kinds::crop::{Crop, VOLUMES};
+use crate::kinds::inference::testing::{two_labels, unet};
 use crate::testing::{TestRun, real_data};
 use ndarray::{Array3, s};
+use pipe_imaging::normalize::Normalization;
 use pipe_imaging::{Geometry, Image, LabelMap, nifti};
+use pipe_nn::Dims;
 use serde_json::{Value, json};
 
 #[track_caller]
@@ -56,6 +59,26 @@ fn a_case_is_prepared_again_when_a_file_or_a_parameter_changes_and_not_when_its_
         assert_eq!(crop(&cohort, params.clone()).memo_misses, 3, "{params}");
         assert_eq!(crop(&cohort, params.clone()).memo_misses, 0, "{params}");
     }
+}
+
+#[test]
+fn cases_are_prepared_as_those_that_a_network_saw_before() {
+    let cohort = Cohort::of(2);
+    let normalization = Normalization::Fixed { low: 100.0, high: 900.0, mean: 500.0, sd: 200.0 };
+    let mut like = unet(Dims::Three, &two_labels(), 0, 1);
+    like.card.preparation = Preparation { normalization, ..Preparation::NONE };
+    let (cases, like) = (cohort.space.stored(&cohort.table), cohort.space.stored(&like));
+    let inputs = [("cases", cases.as_path()), ("like", like.as_path())];
+    let run = cohort.space.run::<Crop>(json!({}), &inputs).expect("crop works");
+    let (volumes, plain) = (run.load(&VOLUMES), crop(&cohort, json!({ "normalize": "none" })).load(&VOLUMES));
+    assert_eq!(volumes.info.preparation.normalization, normalization);
+    let (found, plain) = (volumes.image("c000").expect("image"), plain.image("c000").expect("image"));
+    for (found, plain) in found.as_slice().iter().zip(plain.as_slice()) {
+        assert_eq!(*found, (plain.clamp(100.0, 900.0) - 500.0) / 200.0);
+    }
+    let both = cohort.space.run::<Crop>(json!({ "normalize": "none" }), &inputs);
+    let error = both.expect_err("two ways to prepare").chain();
+    assert_eq!(error, "`like` is wired and says how cases are prepared: leave every parameter out");
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! The training log as an artifact: the same for every run of a seed, so times stay out.
 
-use crate::artifacts::training_log::{EpochRow, LabelDiceRow, LayerRow, TrainingLog};
+use crate::artifacts::training_log::{EpochRow, LabelDiceRow, LayerRow, TakenRow, TrainingLog};
 use pipe_nn::{Score, Trained};
 use std::collections::BTreeMap;
 
 /// One row an epoch, one a validated epoch and foreground label, one an epoch and layer.
-pub(super) fn training_log(trained: &Trained, labels: &BTreeMap<u8, String>) -> TrainingLog {
+pub(super) fn training_log(
+    trained: &Trained,
+    labels: &BTreeMap<u8, String>,
+    taken: Vec<TakenRow>,
+) -> TrainingLog {
     let rows = trained.log.iter().map(|row| {
         let (accuracy, auc) = match row.validation.as_ref().map(|found| &found.score) {
             Some(Score::Classes { accuracy, auc }) => (Some(*accuracy), *auc),
@@ -44,5 +48,5 @@ pub(super) fn training_log(trained: &Trained, labels: &BTreeMap<u8, String>) -> 
         variance: row.variance,
         zeros: row.zeros,
     });
-    TrainingLog { rows: rows.collect(), dice: dice.collect(), layers: layers.collect() }
+    TrainingLog { rows: rows.collect(), dice: dice.collect(), layers: layers.collect(), taken }
 }

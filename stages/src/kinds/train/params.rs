@@ -1,12 +1,15 @@
 //! The parameters of a training, as a pipeline file gives them.
 
+use super::pretrained::Pretrained;
 use crate::stage::ParamProblem;
 use pipe_nn::{
-    Architecture, Augment, Clip, EarlyStopping, Initialization, Io, Loss, NnError, Optimizer, Penalty,
-    Schedule, TrainConfig, Warmup,
+    Architecture, Augment, Clip, Device, EarlyStopping, Initialization, Io, Loss, Network, NnError,
+    Optimizer, Penalty, Schedule, Task, TrainConfig, Warmup,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+mod advice;
 
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -18,7 +21,7 @@ pub struct Params {
     /// Passes over the training cases.
     #[serde(default = "default_epochs")]
     pub(super) epochs: usize,
-    /// Volumes (3D) or slices (2D) a forward pass; 2 in 3D and 16 in 2D unless given.
+    /// Volumes (3D) or slices (2D) a forward pass; unless given 2 in 3D, 8 for classes of whole volumes, and 16 in 2D.
     #[serde(default)]
     batch_size: Option<usize>,
     /// Forward passes a step, whose gradients are averaged: a larger batch in the memory of a small one.
@@ -61,6 +64,12 @@ pub struct Params {
     /// Parts of the network that are not trained, as their parameters begin: `encoder`, `encoder.0`, `stem`.
     #[serde(default)]
     freeze: Vec<String>,
+    /// So many of the first convolutions are not trained either, nor the norms and activations behind them.
+    #[serde(default)]
+    freeze_first: usize,
+    /// A trained network to begin with, besides what the input `pretrained` gives.
+    #[serde(default)]
+    pub(super) pretrained: Option<Pretrained>,
     /// Voxels of a training sample along z, y, x; in 2D also along y, x alone. Unless given: the smallest that holds every
     /// training case.
     #[serde(default)]
@@ -80,9 +89,51 @@ pub struct Params {
     /// Trains on so many cases alone and validates on the same: a check that the network can learn at all.
     #[serde(default)]
     pub(super) overfit: Option<usize>,
+    /// What the network trains on: `cpu`, `cuda` (the device that `resources: { gpu: 1 }` grants, else the first), `cuda:1`, or
+    /// `auto`, which takes a CUDA device that works, else the processor. The processor gives the same bits on every machine;
+    /// a CUDA device adds up in no fixed order.
+    #[serde(default, with = "device")]
+    #[schemars(schema_with = "device::schema")]
+    pub(super) device: Device,
     /// Which weights become the model.
     #[serde(default)]
     pub(super) keep: Keep,
+}
+
+/// A device as text. Which of several CUDA devices it was is no part of what a result depends on.
+mod device {
+    use pipe_nn::Device;
+    use schemars::{Schema, SchemaGenerator, json_schema};
+    use serde::de::{Error, Visitor};
+    use serde::{Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(device: &Device, serializer: S) -> Result<S::Ok, S::Error> {
+        let kind = if let Device::Cuda(_) = device { Device::Cuda(None) } else { *device };
+        serializer.collect_str(&kind)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Device, D::Error> {
+        deserializer.deserialize_str(Words)
+    }
+
+    /// Parses within the decoder, which then knows the place.
+    struct Words;
+
+    impl Visitor<'_> for Words {
+        type Value = Device;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("auto, cpu, cuda or cuda:1")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Device, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(auto|cpu|cuda(:[0-9]+)?)$" })
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -130,15 +181,23 @@ fn one() -> usize {
 }
 
 impl Params {
+    /// Whether a part of the network is not trained.
+    pub(super) fn freezes(&self) -> bool {
+        !self.freeze.is_empty() || self.freeze_first > 0
+    }
+
     pub(super) fn config(&self, seed: u64) -> TrainConfig {
         let usual = TrainConfig::for_dims(self.model.dims());
-        let loss = match self.model.task() {
-            pipe_nn::Task::Segmentation => Loss::default(),
-            pipe_nn::Task::Classification => Loss::CrossEntropy(pipe_nn::CrossEntropy::default()),
+        let (loss, batch_size) = match self.model.task() {
+            Task::Segmentation => (Loss::default(), usual.batch_size),
+            // Batch normalisation, the default of classifiers, needs more than two samples.
+            Task::Classification => {
+                (Loss::CrossEntropy(pipe_nn::CrossEntropy::default()), usual.batch_size.max(8))
+            }
         };
         TrainConfig {
             epochs: self.epochs,
-            batch_size: self.batch_size.unwrap_or(usual.batch_size),
+            batch_size: self.batch_size.unwrap_or(batch_size),
             accumulate: self.accumulate,
             learning_rate: self.learning_rate,
             rate_for_batch: self.rate_for_batch,
@@ -152,6 +211,7 @@ impl Params {
             penalty: self.penalty,
             initialization: self.initialization,
             freeze: self.freeze.clone(),
+            freeze_first: self.freeze_first,
             patch: self.patch.map(|patch| patch.0),
             seed,
             augmentation: self.augment.clone(),
@@ -163,29 +223,31 @@ impl Params {
         }
     }
 
+    /// The network for any images: the checks are of its own values.
+    fn network(&self) -> Result<Network, NnError> {
+        let size = if self.model.dims() == pipe_nn::Dims::Two { [1, 64, 64] } else { [64; 3] };
+        self.model.network(Io { channels: 1, classes: 2, size })
+    }
+
     /// What is wrong with the values beyond their types.
     pub(super) fn problems(&self) -> Vec<ParamProblem> {
         let mut problems = Vec::new();
-        // Sizes that every network takes: the checks are of its own values.
-        let size = if self.model.dims() == pipe_nn::Dims::Two { [1, 64, 64] } else { [64; 3] };
-        let network = self.model.network(Io { channels: 1, classes: 2, size });
+        let network = self.network();
         if let Err(error) = &network {
             problems.push(ParamProblem {
                 parameter: "model",
                 message: error.to_string(),
-                help: String::new(),
+                help: HELP.to_owned(),
             });
         }
         let config = self.config(0);
         let own = config.check_values().and_then(|()| config.loss.check(None));
         let patch = || match (&network, self.patch) {
-            (Ok(network), Some(Patch(size))) if network.fixed_size.is_none() => {
-                network.check_input(pipe_nn::Geometry { samples: 1, size })
-            }
+            (Ok(network), Some(Patch(size))) if network.fixed_size.is_none() => network.check_patch(size),
             _ => Ok(()),
         };
         let freeze = || match &network {
-            Ok(network) => network.parameters_below(&self.freeze).map(|_| ()),
+            Ok(network) => network.frozen(&self.freeze, self.freeze_first).map(|_| ()),
             Err(_) => Ok(()),
         };
         for (result, usual) in [(own, "epochs"), (patch(), "patch"), (freeze(), "freeze")] {
@@ -194,11 +256,17 @@ impl Params {
                 NnError::Config { name, .. } => top_level(name),
                 _ => usual,
             };
-            problems.push(ParamProblem { parameter, message: error.to_string(), help: String::new() });
+            problems.push(ParamProblem { parameter, message: error.to_string(), help: HELP.to_owned() });
+        }
+        if let (Ok(network), Some(pretrained)) = (&network, &self.pretrained) {
+            problems.extend(pretrained.problems(network));
         }
         problems
     }
 }
+
+/// Where to read on, whatever is wrong.
+const HELP: &str = "`pipe stages train` describes every parameter";
 
 /// The parameter of the file that a name of the configuration belongs to: `schedule.factor` is below `schedule`.
 fn top_level(name: &'static str) -> &'static str {

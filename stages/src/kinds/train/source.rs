@@ -42,10 +42,11 @@ impl Targets {
         let distinct: BTreeSet<&str> = found.collect();
         if !(2..=255).contains(&distinct.len()) {
             let listed: Vec<&str> = distinct.iter().take(5).copied().collect();
+            let listed = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
             return Err(StageError::Data(format!(
-                "the cases have {} classes ({}): 2 to 255 are needed",
+                "a network that classifies needs cases of 2 to 255 classes, and the wired `cases` have {} ({listed}): the \
+                 column `class` of a table gives them, or `classes` of an archive",
                 distinct.len(),
-                listed.join(", ")
             )));
         }
         let index = |class: &str| distinct.iter().position(|known| *known == class).map(|index| index as u8);

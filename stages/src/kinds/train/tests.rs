@@ -5,8 +5,11 @@ use crate::testing::{TestRun, TestSpace, problems};
 use pipe_cache::Digest;
 use pipe_imaging::normalize::Normalization;
 use pipe_imaging::{Geometry, Image, LabelMap};
+use pipe_nn::Parameters;
 use serde_json::{Value, json};
 use std::path::Path;
+
+mod pretrained;
 
 /// An image of 1×8×8 voxels, bright on the left half of every second case, which is also its label and its class.
 fn image(index: usize) -> Vec<f32> {
