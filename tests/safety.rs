@@ -129,7 +129,7 @@ fn a_large_result_that_was_edited_with_its_old_time_is_made_again_before_anybody
         let step = if again { "k=3" } else { "k=2" };
         space.run(&["--set", step]).code(0);
         assert_eq!(space.read("results/pipeline/b/o/y"), sum);
-        assert_eq!(fs::read(&result).unwrap(), [0; 100_000]);
+        assert_eq!(fs::read(&result).unwrap(), vec![0; 100_000]);
     }
     space.pipe(&["cache", "verify"]).code(0);
 }
