@@ -106,7 +106,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || Cache::open(&dir.path().join(".pipe")).unwrap();
         let store = open().store;
-        let digest = store.put_bytes(&[1; 100_000]).unwrap();
+        let digest = store.put_bytes(&vec![1; 100_000]).unwrap();
         let object = store.object_path(&digest);
         let vouched =
             |store: &crate::Store| store.linked.vouches(&digest, &fs_err::symlink_metadata(&object).unwrap());

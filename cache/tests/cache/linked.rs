@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-const VOXELS: [u8; 70_000] = [5; 70_000];
-const FORGED: [u8; 70_000] = [6; 70_000];
+static VOXELS: [u8; 70_000] = [5; 70_000];
+static FORGED: [u8; 70_000] = [6; 70_000];
 
 fn place(space: &Space, tree: Digest) -> PathBuf {
     let (stats, _) = space.cache.stat_cache(StatMode::Strict);

@@ -210,7 +210,7 @@ fn warn_of_sizes(params: &Params, training: &FoldSource<'_>, largest: [usize; 3]
             .warn(format!("`overfit: {count}` asks for more cases than the {} there are", training.count()));
     }
     let [z, y, x] = largest;
-    if let Some(patch) = params.patch {
+    if let Some(params::Patch(patch)) = params.patch {
         let filled =
             (0..3).map(|axis| largest[axis].min(patch[axis]) as f64 / patch[axis] as f64).product::<f64>();
         if filled < 0.5 && params.model.dims() == pipe_nn::Dims::Three {

@@ -45,6 +45,7 @@ impl Pretrained {
                 parameter: "pretrained",
                 path: PathBuf::from(file),
                 parts: Vec::new(),
+                or_whole: false,
             });
         }
     }

@@ -1,6 +1,6 @@
 //! What works but is seldom meant: where layers are placed and how choices go together. Told by `pipe check`.
 
-use super::Params;
+use super::{Params, Patch};
 use crate::stage::ParamProblem;
 use pipe_nn::{
     Activation, Architecture, Augment, Down, Initialization, Loss, Norm, Optimizer, Schedule, Task,
@@ -126,7 +126,7 @@ impl Params {
                     "leave `deep_supervision` out, or use 3 levels or more",
                 );
             }
-            let sizes = self.patch.zip(self.network().ok()).map(|(patch, network)| {
+            let sizes = self.patch.zip(self.network().ok()).map(|(Patch(patch), network)| {
                 let [z, y, x] = [0, 1, 2].map(|axis| patch[axis] / network.multiple[axis]);
                 z * y * x
             });
