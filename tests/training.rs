@@ -102,7 +102,7 @@ fn check_tells_what_is_seldom_meant_at_its_place_and_once() {
     report.code(0).prints("pipeline.yaml: 5 stages, no problems\n");
     report.says("☞ stage `train` (train): without `patch` a sample holds its case whole");
     report.says("use `initialization: xavier-normal` with sigmoid and tanh");
-    report.says("pipeline.yaml:12:").says("pipeline.yaml: 2 pieces of advice");
+    report.says("pipeline.yaml:11:").says("pipeline.yaml: 2 pieces of advice");
     space.run(&["train[fold=0]"]).code(0).does_not_say("advice");
     let space = TestSpace::new(&pipeline("model: { unet3d: { levels: 2 } }"));
     assert_eq!(space.pipe(&["check", "pipeline.yaml"]).stderr, "");
@@ -120,7 +120,7 @@ fn weights_of_a_file_are_hashed_and_only_their_content_counts() {
         space.write("pipeline.yaml", pipeline(&given));
         space.run(&["train[fold=1]"])
     };
-    from("first.safetensors").code(0).ran(&["train[fold=1]"]);
+    from("first.safetensors").code(0).says("running train[fold=1]");
     let taken = space.read("results/training/train/fold=1/log/pretrained.csv");
     assert!(
         taken.starts_with("parameter,shape,tensor,tensor_shape,fate\nencoder.0.conv0.weight,4x1x3x3x3,"),
@@ -129,7 +129,7 @@ fn weights_of_a_file_are_hashed_and_only_their_content_counts() {
     assert!(taken.lines().skip(1).all(|line| line.ends_with(",taken")), "{taken}");
     // Where the file lies does not count, and the same path may hold another content.
     space.write("elsewhere/first.safetensors", &weights);
-    from("elsewhere/first.safetensors").code(0).ran(&[]);
+    from("elsewhere/first.safetensors").code(0).does_not_say("running");
     space.write("first.safetensors", &weights[..weights.len() - 4]);
     let report = from("first.safetensors");
     report.code(1).says("first.safetensors").says("of the data, of which the file holds");

@@ -224,8 +224,8 @@ fn voxels_that_no_body_has_are_refused() {
         let message = format!("{said} mm (z×y×x), expected 1e-7 to 1000 mm");
         refused(&patched(changes), &message);
     };
-    // The step along z of the sform; the qform and pixdim, whose affine is made of pixdim.
-    for (mm, said) in [(1e30_f32, "1e30"), (1e-9, "1e-9"), (-1e30, "1e30"), (0.0, "0")] {
+    // A part of the oblique step along z of the sform; the qform and pixdim, whose affine is made of pixdim.
+    for (mm, said) in [(1e30_f32, "1e30"), (-1e30, "1e30")] {
         refused_size(&[(320, &mm.to_le_bytes())], &format!("the sform affine has voxels of {said}×1.1×0.9"));
     }
     for (codes, name) in [([0, 1], "qform"), ([0, 0], "pixdim")] {

@@ -178,7 +178,7 @@ fn what_does_not_fit_is_told() {
     check(
         &[("a", Some("broken")), CLASSES[1]],
         sound,
-        "1 cases of a class that the networks do not know (they know clear, clouded):\n  case `a` is of class `broken`",
+        "1 case of a class that the networks do not know (they know clear, clouded):\n  case `a` is of class `broken`",
     );
     check(&CLASSES[..1], sound, "case `b` of the split is not in `cases`");
     check(&CLASSES, |space| above(space, 0.0, 0), "networks that segment are scored by `evaluate`");
