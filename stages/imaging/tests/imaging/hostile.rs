@@ -238,7 +238,7 @@ fn voxels_that_no_body_has_are_refused() {
     let far = (292, 1e30_f32.to_le_bytes());
     refused(
         &patched(&[(far.0, &far.1)]),
-        "the sform affine places the first voxel at 1e30, 0, 0 mm (x, y, z), expected at most 1e6 mm off",
+        "the sform affine places the first voxel at 1e30, 30.25, 7.75 mm (x, y, z), expected at most 1e6 mm off",
     );
 }
 
