@@ -28,7 +28,8 @@ impl Layout {
     /// Creates what is missing of the folder; changes nothing that exists.
     pub fn create(&self) -> Result<(), CacheError> {
         const ACTION: &str = "create the cache folder";
-        let folders = ["tmp", "objects-v1", "trees-v1", "actions-v1", "memo-v1", "placed-v4"];
+        // The first tells others that this is a cache, or will be one.
+        let folders = ["objects-v1", "tmp", "trees-v1", "actions-v1", "memo-v1", "placed-v4"];
         for name in folders.into_iter().chain(["work", "checkpoints", "runs", "quarantine"]) {
             fs_err::create_dir_all(self.root.join(name)).doing(ACTION)?;
         }
