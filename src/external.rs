@@ -43,11 +43,13 @@ impl Externals {
         for part in parts {
             let path =
                 if part.as_os_str().is_empty() { external.path.clone() } else { external.path.join(part) };
-            if !path.exists() && !path.is_symlink() {
+            let listing = Listing::read(&path, &cache.layout, stats).map_err(|error| {
+                if path.exists() || path.is_symlink() {
+                    return error;
+                }
                 let folder = std::env::current_dir().unwrap_or_default();
-                return Err(CacheError::NotThere { parameter: external.parameter, path, folder });
-            }
-            let listing = Listing::read(&path, &cache.layout, stats)?;
+                CacheError::NotThere { parameter: external.parameter, path: path.clone(), folder }
+            })?;
             self.watched.extend_from_slice(listing.watched());
             // A file is listed by its name, the files of a folder relative to it.
             let folder = if path.is_file() { part.parent().unwrap_or(Path::new("")) } else { part };

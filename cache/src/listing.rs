@@ -11,6 +11,7 @@ use crate::tree::{Tree, TreeEntry, check_relative_path};
 use crate::walk::TreeFile;
 use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::Read;
@@ -73,7 +74,7 @@ impl Listing {
     pub fn read(root: &Path, layout: &Layout, stats: &StatCache) -> Result<Self, CacheError> {
         let own = own_folders(layout);
         let mut folders = Vec::new();
-        let found = find(root, layout, &mut |folder| {
+        let found = find(root, &own, &mut |folder| {
             let (stat, settled) = stats.folder(folder).doing(ACTION)?;
             if folder == root || !own.contains(&(stat.device, stat.inode)) {
                 folders.push(watched(folder, Expected::leads(stat, settled)));
@@ -147,7 +148,7 @@ impl Listing {
         let listed: BTreeMap<&str, &FileStat> =
             self.entries.iter().map(|file| file.path.as_str()).zip(&self.stats).collect();
         let now = if self.whole_folder {
-            find(&self.root, layout, &mut |folder| FileStat::following(folder).doing(ACTION))?
+            find(&self.root, &own_folders(layout), &mut |folder| FileStat::following(folder).doing(ACTION))?
         } else {
             self.entries.iter().map(|file| (file.path.clone(), self.root.join(&file.path))).collect()
         };
@@ -233,14 +234,14 @@ pub fn diff_listing(old: &[TreeFile], new: &[TreeFile]) -> Vec<FileChange> {
 type Look<'a> = dyn FnMut(&Path) -> Result<FileStat, CacheError> + 'a;
 
 /// Relative path → path of every file below `root`.
-fn find(root: &Path, layout: &Layout, look: &mut Look<'_>) -> Result<BTreeMap<String, PathBuf>, CacheError> {
+fn find(root: &Path, own: &Own<'_>, look: &mut Look<'_>) -> Result<BTreeMap<String, PathBuf>, CacheError> {
     let stat = FileStat::following(root).doing(ACTION)?;
     if stat.is_file() {
         let name = plain_name(root.file_name().unwrap_or(OsStr::new("")))?;
         return Ok(BTreeMap::from([(name, root.to_owned())]));
     }
     let mut found = BTreeMap::new();
-    find_below(root, "", &[], &own_folders(layout), look, &mut found)?;
+    find_below(root, "", &[], own, look, &mut found)?;
     Ok(found)
 }
 
@@ -251,10 +252,14 @@ fn folder_id(folder: &Path) -> Option<FolderId> {
     FileStat::following(folder).ok().map(|stat| (stat.device, stat.inode))
 }
 
-/// The folders that runs write to.
-fn own_folders(layout: &Layout) -> Vec<FolderId> {
-    let results = layout.root().with_file_name("results");
-    [layout.root(), &results].into_iter().filter_map(folder_id).collect()
+/// The folders that runs write to, looked at when a folder is met: most listings are of one file.
+type Own<'l> = LazyCell<Vec<FolderId>, Box<dyn FnOnce() -> Vec<FolderId> + 'l>>;
+
+fn own_folders(layout: &Layout) -> Own<'_> {
+    LazyCell::new(Box::new(|| {
+        let results = layout.root().with_file_name("results");
+        [layout.root(), &results].into_iter().filter_map(folder_id).collect()
+    }))
 }
 
 /// The first bytes of a lock file.
@@ -273,7 +278,7 @@ fn find_below(
     folder: &Path,
     prefix: &str,
     parents: &[FolderId],
-    own: &[FolderId],
+    own: &Own<'_>,
     look: &mut Look<'_>,
     found: &mut BTreeMap<String, PathBuf>,
 ) -> Result<(), CacheError> {

@@ -135,10 +135,7 @@ pub(crate) fn place_locked(
             missing.push(format!("stage `{name}` is not in the lock file"));
             continue;
         };
-        let ports = &plan.graph[node].ports().outputs;
-        if ports.len() != locked.outputs.len()
-            || ports.iter().any(|port| !locked.outputs.contains_key(&*port.name))
-        {
+        if !plan.graph[node].ports().has_outputs(&locked.outputs) {
             missing.push(format!("stage `{name}` has other outputs than the lock file says"));
             continue;
         }

@@ -194,8 +194,12 @@ fn sources(
     match definition {
         Some(definition) => {
             let files = definition.files.iter().map(|(path, digest)| watch_text(path, digest, stats));
-            let absent: BTreeSet<&PathBuf> =
-                plan.graph.node_weights().flat_map(|planned| &planned.ports().absent).collect();
+            let absent: BTreeSet<&PathBuf> = plan
+                .graph
+                .node_weights()
+                .flat_map(|planned| &planned.ports().absent)
+                .flat_map(|paths| &**paths)
+                .collect();
             let absent = absent.into_iter().map(|path| pipe_cache::Watched {
                 path: path.to_string_lossy().into_owned().into(),
                 expected: pipe_cache::Expected::Absent,

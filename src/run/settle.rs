@@ -11,7 +11,7 @@ use crate::schedule::State;
 use crate::state::Trace;
 use crate::worker::JobError;
 use petgraph::graph::NodeIndex;
-use pipe_cache::{ActionRecord, CacheError, DirtyReason, Lookup, Manifest, Outcome, StageRecord};
+use pipe_cache::{CacheError, DirtyReason, Lookup, Manifest, Outcome, StageRecord};
 use std::time::Duration;
 
 impl Run<'_> {
@@ -52,7 +52,7 @@ impl Run<'_> {
             Err(vec![DirtyReason::Forced])
         } else {
             match actions.lookup(&keyed.key)? {
-                Lookup::Hit(record) if !self.has_outputs_of(node, &record) => {
+                Lookup::Hit(record) if !self.plan.graph[node].ports().has_outputs(&record.outputs) => {
                     Err(vec![DirtyReason::RecordCorrupt { detail: "it has other outputs".to_owned() }])
                 }
                 Lookup::Hit(record) => match actions.complete(&record) {
@@ -116,13 +116,6 @@ impl Run<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Whether a record names the outputs that the stage has.
-    fn has_outputs_of(&self, node: NodeIndex, record: &ActionRecord) -> bool {
-        let outputs = &self.plan.graph[node].ports().outputs;
-        outputs.len() == record.outputs.len()
-            && outputs.iter().all(|port| record.outputs.contains_key(&*port.name))
     }
 
     /// Why the result is not on record: what differs from the last result of the stage.

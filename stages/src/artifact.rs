@@ -4,8 +4,10 @@ use crate::error::StageError;
 use serde::{Deserialize, Serialize};
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     marker::PhantomData,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 /// A value one stage writes and another reads, stored as a directory of files.
@@ -154,7 +156,7 @@ pub struct Ports {
     pub outputs: Vec<OutputPort>,
     pub externals: Vec<External>,
     /// Paths where nothing is now, and where something would be read in place of an external file.
-    pub absent: Vec<PathBuf>,
+    pub absent: Vec<Arc<[PathBuf]>>,
     /// Names of environment variables whose values enter the key.
     pub environment: Vec<String>,
     pub resources: Resources,
@@ -214,13 +216,17 @@ impl Ports {
         self
     }
 
-    /// Declares that the stage would be another if something came to be at `path`, as a program in an earlier folder of
-    /// `PATH`. What is there now is passed over.
-    pub fn would_find(&mut self, path: PathBuf) -> &mut Self {
-        if !path.exists() {
-            self.absent.push(path);
-        }
+    /// Declares that the stage would be another if something came to be at one of these paths, as a program in an earlier
+    /// folder of `PATH`.
+    pub fn would_find(&mut self, absent: Arc<[PathBuf]>) -> &mut Self {
+        self.absent.push(absent);
         self
+    }
+
+    /// Whether these are the outputs, by name.
+    pub fn has_outputs<T>(&self, outputs: &BTreeMap<String, T>) -> bool {
+        let has = |port: &OutputPort| outputs.contains_key(&*port.name);
+        self.outputs.len() == outputs.len() && self.outputs.iter().all(has)
     }
 
     pub fn reads_environment(&mut self, name: impl Into<String>) -> &mut Self {

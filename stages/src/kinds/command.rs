@@ -106,9 +106,7 @@ impl Stage for Command {
         }
         let search = params.search_path();
         for name in params.programs_by_name() {
-            for path in params.search_path().earlier(name) {
-                ports.would_find(path);
-            }
+            ports.would_find(search.earlier(name));
             // Those that are needed for certain were checked; a word of a shell text may be anything.
             if let Some(path) = search.find(name) {
                 ports.reads_files(External {

@@ -14,7 +14,14 @@ pub(super) struct SearchPath(Arc<Searched>);
 struct Searched {
     folders: Vec<PathBuf>,
     /// What was asked before: thousands of stages run the same few programs.
-    found: Mutex<HashMap<String, Option<PathBuf>>>,
+    found: Mutex<HashMap<String, Found>>,
+}
+
+#[derive(Debug, Clone)]
+struct Found {
+    program: Option<PathBuf>,
+    /// Where nothing is, and it would be found before, or at all.
+    earlier: Arc<[PathBuf]>,
 }
 
 /// The `PATH` that this process was started with.
@@ -34,27 +41,33 @@ impl SearchPath {
 
     /// The file of a program, given by name or by absolute path.
     pub(super) fn find(&self, program: &str) -> Option<PathBuf> {
+        self.look_for(program).program
+    }
+
+    /// Where nothing is and a program would be found before the place where it is, or anywhere if it is not there.
+    pub(super) fn earlier(&self, program: &str) -> Arc<[PathBuf]> {
+        self.look_for(program).earlier
+    }
+
+    fn look_for(&self, program: &str) -> Found {
         let mut known = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(program) {
             return found.clone();
         }
+        let mut earlier = Vec::new();
         let found = if program.contains('/') {
             Some(PathBuf::from(program)).filter(|path| is_program(path))
         } else {
-            self.0.folders.iter().map(|folder| folder.join(program)).find(|path| is_program(path))
+            self.0.folders.iter().map(|folder| folder.join(program)).find(|path| {
+                if !path.exists() {
+                    earlier.push(path.clone());
+                }
+                is_program(path)
+            })
         };
+        let found = Found { program: found, earlier: earlier.into() };
         known.insert(program.to_owned(), found.clone());
         found
-    }
-
-    /// Where a program would be found before the place where it is, or anywhere if it is not there.
-    pub(super) fn earlier(&self, program: &str) -> Vec<PathBuf> {
-        if program.contains('/') {
-            return Vec::new();
-        }
-        let found = self.find(program);
-        let candidates = self.0.folders.iter().map(|folder| folder.join(program));
-        candidates.take_while(|path| Some(path) != found.as_ref()).collect()
     }
 
     /// As the value of `PATH`.
