@@ -208,6 +208,8 @@ def network(name, dims, size, channels, seed, build, whole=False, classes=3, sam
     if p.buffers:
         with torch.no_grad():
             arrays["eval/logits"] = build(Net(dims, p, norm, activation, training=False), x)[0]
+    if dims == 1:  # lies in the file as slices of one row
+        arrays = {k: v.unsqueeze(-2) if v.dim() > 2 else v for k, v in arrays.items()}
     write(name, arrays)
 
 
@@ -348,6 +350,11 @@ if __name__ == "__main__":
         "sigmoid2d", 2, (4, 8), 1, 8,
         lambda net, x: net.unet(x, 3, [4, 4], [(1, 2, 2)], [(1, 3, 3)] * 2, convolutions=1, down="stride"),
         activation="sigmoid", kind="tversky", alpha=0.3, beta=0.7,
+    )
+    network(
+        "unet1d", 1, (24,), 2, 9,
+        lambda net, x: net.unet(x, 3, [4, 6, 8], [(1, 1, 2), (1, 1, 3)], [(1, 1, 5), (1, 1, 3), (1, 1, 3)]),
+        activation="gelu", samples=3,
     )
     losses()
     optimizers()

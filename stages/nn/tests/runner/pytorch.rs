@@ -156,6 +156,19 @@ fn a_sigmoid_network_with_a_tversky_loss_equals_pytorch() {
 }
 
 #[test]
+fn windows_along_x_alone_equal_the_1d_operations_of_pytorch() {
+    let unet = UNet {
+        features: Some(vec![4, 6, 8]),
+        strides: Some(vec![[1, 1, 2], [1, 1, 3]]),
+        kernels: Some(vec![[1, 1, 5], [1, 1, 3], [1, 1, 3]]),
+        activation: Activation::Gelu,
+        ..UNet::default()
+    };
+    let architecture = Architecture::Unet2d(unet);
+    Expected { arrays: reference!("unet1d"), architecture, loss: Loss::default() }.check_everywhere();
+}
+
+#[test]
 fn classifiers_equal_pytorch() {
     let small = Classifier { levels: 2, base_features: 4, ..Classifier::default() };
     Expected {
