@@ -19,4 +19,5 @@ pub(crate) mod open;
 pub mod prepare;
 pub mod report;
 pub mod split;
+pub(crate) mod svg;
 pub mod train;

@@ -1,13 +1,13 @@
 //! How every quantity is distributed over the cases: a histogram each, in one SVG file.
 
 use super::outliers::{Judged, Quantity, brief};
+use crate::kinds::svg::{sheet, text};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 const COLUMNS: usize = 3;
 /// One plot in pixels, its text included.
-const WIDTH: f64 = 300.0;
-const HEIGHT: f64 = 150.0;
+const SIZE: [f64; 2] = [300.0, 150.0];
 /// The bars inside it: left, top, width, height.
 const BARS: [f64; 4] = [14.0, 34.0, 272.0, 84.0];
 const BINS: usize = 24;
@@ -21,22 +21,7 @@ pub(super) fn draw(classes: &BTreeMap<String, usize>, quantities: &[Quantity]) -
         plots.push(class_bars(classes));
     }
     plots.extend(quantities.iter().filter_map(histogram));
-    let rows = plots.len().div_ceil(COLUMNS);
-    let (width, height) = (COLUMNS as f64 * WIDTH, rows.max(1) as f64 * HEIGHT);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
-    for (index, plot) in plots.iter().enumerate() {
-        let (x, y) = ((index % COLUMNS) as f64 * WIDTH, (index / COLUMNS) as f64 * HEIGHT);
-        let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">\n{plot}</g>");
-    }
-    svg + "</svg>\n"
-}
-
-fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
-    let words = words.replace('&', "&amp;").replace('<', "&lt;");
-    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{words}</text>\n")
+    sheet(&plots, COLUMNS, SIZE)
 }
 
 fn bar(x: f64, width: f64, share: f64) -> String {

@@ -1,14 +1,14 @@
 //! The curves of a training as one SVG file: losses, score, rate and gradient, and how the values of each layer spread.
 
 use crate::artifacts::TrainingLog;
+use crate::kinds::svg::{escaped, sheet, text};
 use pipe_nn::Quantity;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 const COLUMNS: usize = 2;
 /// One plot in pixels, its text included.
-const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 220.0;
+const SIZE: [f64; 2] = [440.0, 220.0];
 /// Where the lines are: left, top, width, height.
 const AREA: [f64; 4] = [64.0, 30.0, 300.0, 150.0];
 const COLOURS: [&str; 2] = ["#0072b2", "#c4500a"];
@@ -64,17 +64,7 @@ pub(super) fn draw(log: &TrainingLog) -> String {
     ];
     let epochs = log.rows.last().map_or(1, |row| row.epoch).max(2);
     let drawn: Vec<String> = plots.into_iter().filter_map(|plot| plot.draw(epochs)).collect();
-    let rows = drawn.len().div_ceil(COLUMNS).max(1);
-    let (width, height) = (COLUMNS as f64 * WIDTH, rows as f64 * HEIGHT);
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
-         font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
-    );
-    for (index, plot) in drawn.iter().enumerate() {
-        let (x, y) = ((index % COLUMNS) as f64 * WIDTH, (index / COLUMNS) as f64 * HEIGHT);
-        let _ = writeln!(svg, "<g transform=\"translate({x} {y})\">\n{plot}</g>");
-    }
-    svg + "</svg>\n"
+    sheet(&drawn, COLUMNS, SIZE)
 }
 
 /// A line for each layer, in the order of the network.
@@ -168,14 +158,6 @@ fn brief(value: f64) -> String {
         return format!("{value:.*}", digits as usize);
     }
     format!("{value:.1e}")
-}
-
-fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
-    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escaped(words))
-}
-
-fn escaped(words: &str) -> String {
-    words.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 #[cfg(test)]

@@ -166,46 +166,64 @@ pub(in super::super) fn image(cohort: &Cohort, chest: &Chest) -> Image {
 
 /// The pixels of a case that is like no other, row by row.
 fn pixels(cohort: &Cohort, chest: &Chest) -> Vec<u8> {
-    let [_, height, width] = cohort.shape;
     let mut own = Draw::new(cohort.seed, "chest", chest.source);
-    let body = Thorax::draw(&mut own);
-    let clouds = clouds(cohort, chest.source, &body, &mut own);
-    let shape = [1, height, width];
-    let texture = Lattice::draw(shape, height.min(width) / 5, &mut own);
-    let bias = Lattice::draw(shape, height.max(width), &mut own);
+    let anatomy = Anatomy::draw(cohort, chest.source, &mut own);
+    let surface = Surface::draw(cohort.shape, &mut own);
     let (exposure, contrast) = (18.0 * own.signed(), 150.0 + 35.0 * own.signed());
-    let mut pixels = Vec::with_capacity(height * width);
-    for y in 0..height {
-        for x in 0..width {
-            let (v, u) = (signed_share(y, height), signed_share(x, width));
-            let at = [0.0, y as f64, x as f64];
-            let value = body.at(v, u, clouds.at(v, u)) + 0.05 * texture.at(at) + 0.08 * bias.at(at);
-            let value = 60.0 + exposure + contrast * (value + 0.02 * own.normal());
-            pixels.push(value.clamp(0.0, 255.0) as u8);
-        }
-    }
-    pixels
+    let value = |level: f64| (60.0 + exposure + contrast * level).clamp(0.0, 255.0) as u8;
+    surface.levels(&anatomy, &mut own).into_iter().map(value).collect()
 }
 
 /// How bright each pixel of a channel is among the others.
 fn brightness(cohort: &Cohort, shape: [usize; 3], case: usize, channel: usize) -> Vec<f64> {
-    let [_, height, width] = shape;
-    let mut own = Draw::new(cohort.seed, "chest", case);
-    let body = Thorax::draw(&mut own);
-    let clouds = clouds(cohort, case, &body, &mut own);
+    let anatomy = Anatomy::draw(cohort, case, &mut Draw::new(cohort.seed, "chest", case));
     let mut own = Draw::new(cohort.seed, &format!("chest channel {channel}"), case);
-    let texture = Lattice::draw(shape, (height.min(width) / 5).max(1), &mut own);
-    let bias = Lattice::draw(shape, height.max(width), &mut own);
-    let mut values = Vec::with_capacity(height * width);
-    for y in 0..height {
-        for x in 0..width {
-            let (v, u) = (signed_share(y, height), signed_share(x, width));
-            let at = [0.0, y as f64, x as f64];
-            let value = body.at(v, u, clouds.at(v, u)) + 0.05 * texture.at(at) + 0.08 * bias.at(at);
-            values.push(value + 0.02 * own.normal());
-        }
+    Surface::draw(shape, &mut own).levels(&anatomy, &mut own)
+}
+
+/// What all channels of a case show.
+struct Anatomy {
+    body: Thorax,
+    clouds: Clouds,
+}
+
+impl Anatomy {
+    fn draw(cohort: &Cohort, case: usize, own: &mut Draw) -> Self {
+        let body = Thorax::draw(own);
+        let clouds = clouds(cohort, case, &body, own);
+        Self { body, clouds }
     }
-    values
+}
+
+/// What is a channel's own.
+struct Surface {
+    shape: [usize; 3],
+    texture: Lattice,
+    bias: Lattice,
+}
+
+impl Surface {
+    fn draw(shape: [usize; 3], own: &mut Draw) -> Self {
+        let [_, height, width] = shape;
+        let texture = Lattice::draw(shape, (height.min(width) / 5).max(1), own);
+        Self { shape, texture, bias: Lattice::draw(shape, height.max(width), own) }
+    }
+
+    /// Row by row, with noise.
+    fn levels(&self, Anatomy { body, clouds }: &Anatomy, own: &mut Draw) -> Vec<f64> {
+        let [_, height, width] = self.shape;
+        let mut levels = Vec::with_capacity(height * width);
+        for y in 0..height {
+            for x in 0..width {
+                let (v, u) = (signed_share(y, height), signed_share(x, width));
+                let at = [0.0, y as f64, x as f64];
+                let level =
+                    body.at(v, u, clouds.at(v, u)) + 0.05 * self.texture.at(at) + 0.08 * self.bias.at(at);
+                levels.push(level + 0.02 * own.normal());
+            }
+        }
+        levels
+    }
 }
 
 fn clouds(cohort: &Cohort, case: usize, body: &Thorax, own: &mut Draw) -> Clouds {
