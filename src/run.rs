@@ -35,7 +35,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-pub use results::place_results;
+pub use results::{Results, other_owner, place_results};
 
 /// What the user asked of a run.
 #[derive(Debug, Clone, Default)]

@@ -22,6 +22,7 @@ mod output;
 mod overrides;
 mod predict;
 mod python;
+mod results;
 mod running;
 mod safety;
 mod select;

@@ -4,7 +4,8 @@
 //!
 //! - the last runs of each pipeline ([`GcOptions::keep_runs`]) and tagged runs: their results, manifests, listings of
 //!   external files, and the checkpoints of stages that did not finish;
-//! - a folder that results were placed in and that is still there;
+//! - a folder that results were placed in and that is still there, unless the pipeline has its stage or output no more:
+//!   then what was placed there goes, but for what somebody edited;
 //! - a digest of [`GcOptions::extra_roots`], e.g. of a lock file;
 //! - anything younger than the grace time: written, linked or brought back.
 //!
@@ -37,6 +38,7 @@ use crate::work::work_folders;
 use mark::Marks;
 use serde::Serialize;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sweep::Sweep;
 
@@ -75,6 +77,8 @@ pub enum Thing {
     Checkpoints,
     /// Records of what was placed in a folder.
     Placings,
+    /// Files that were placed in a folder of results.
+    Placed,
     /// Work folders.
     Work,
     /// Files that were being written.
@@ -92,6 +96,7 @@ impl fmt::Display for Thing {
             Self::Trees => "trees",
             Self::Checkpoints => "checkpoints",
             Self::Placings => "placings",
+            Self::Placed => "placed",
             Self::Work => "work",
             Self::Temporary => "temporary",
             Self::Quarantine => "quarantine",
@@ -123,6 +128,8 @@ pub enum Reason {
     LeftOver,
     /// Goes: the folder is gone.
     FolderGone,
+    /// Goes: the pipeline has its stage or output no more.
+    Stale,
     /// Goes: it has been in quarantine for the grace time.
     Expired,
 }
@@ -140,6 +147,7 @@ impl fmt::Display for Reason {
             Self::Unused => "nothing that is kept needs it",
             Self::LeftOver => "left behind by a process that is gone",
             Self::FolderGone => "the folder is gone",
+            Self::Stale => "the pipeline has their stage or output no more",
             Self::Expired => "in quarantine for the grace time: deleted for good",
         })
     }
@@ -158,6 +166,15 @@ pub struct Group {
     pub bytes: u64,
 }
 
+/// What was placed for a stage or output that the pipeline has no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StaleResult {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The files that pipe placed there and that are still there; those that were edited among them stay.
+    pub files: u64,
+}
+
 /// What a collection found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Collection {
@@ -165,6 +182,10 @@ pub struct Collection {
     pub kept: Vec<Group>,
     /// What goes, or has gone.
     pub garbage: Vec<Group>,
+    /// Results in the user's folders that are among the garbage.
+    pub stale: Vec<StaleResult>,
+    /// Files among those that stay, because somebody edited them; known once the rest is removed.
+    pub left: Vec<String>,
     /// Records that could not be read: what they alone name is not protected by them.
     #[serde(skip)]
     pub warnings: Vec<Warning>,
@@ -188,8 +209,8 @@ impl Cache {
     pub fn collect_garbage(&self, options: &GcOptions) -> Result<Collection, CacheError> {
         let _only_one = collector(self)?;
         let sweep = self.plan(options)?;
-        sweep.remove()?;
-        Ok(sweep.collection())
+        let left = sweep.remove()?;
+        Ok(Collection { left, ..sweep.collection() })
     }
 
     fn plan(&self, options: &GcOptions) -> Result<Sweep<'_>, CacheError> {

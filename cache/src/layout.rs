@@ -29,7 +29,7 @@ impl Layout {
     pub fn create(&self) -> Result<(), CacheError> {
         const ACTION: &str = "create the cache folder";
         // The first tells others that this is a cache, or will be one.
-        let folders = ["objects-v1", "tmp", "trees-v1", "actions-v1", "memo-v1", "placed-v4"];
+        let folders = ["objects-v1", "tmp", "trees-v1", "actions-v1", "memo-v1", "placed-v5"];
         for name in folders.into_iter().chain(["work", "checkpoints", "runs", "quarantine"]) {
             fs_err::create_dir_all(self.root.join(name)).doing(ACTION)?;
         }
@@ -80,7 +80,7 @@ impl Layout {
     }
     /// The folder of all records of what was placed.
     pub fn placements(&self) -> PathBuf {
-        self.root.join("placed-v4")
+        self.root.join("placed-v5")
     }
     /// The record of what was placed in a folder of the user, named by the digest of its path.
     pub fn placed(&self, place: &Digest) -> PathBuf {

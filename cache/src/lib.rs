@@ -57,7 +57,7 @@ pub use digest::{Digest, hash_file};
 pub use dirty::DirtyReason;
 pub use error::{CacheError, Warning};
 pub use files::remove_tree;
-pub use gc::{Collection, GcOptions, Group, Reason, Thing};
+pub use gc::{Collection, GcOptions, Group, Reason, StaleResult, Thing};
 pub use journal::{Journal, Magic};
 pub use layout::Layout;
 pub use listing::{ChangeKind, FileChange, ListedFile, Listing, diff_listing};
@@ -66,7 +66,7 @@ pub use manifest::{
     ActionKey, ArtifactType, ExternalRecord, InputRecord, MANIFEST_VERSION, Manifest, input_element,
 };
 pub use memo::{ItemMemo, MemoFile, MemoKey, MemoLookup, MemoRecord};
-pub use place::Placed;
+pub use place::{Owner, Placed};
 pub use size::{StageUsage, Usage};
 pub use stat::{FileStat, FileTime};
 pub use stat_cache::{HashedFile, StatCache, StatMode};

@@ -1,12 +1,10 @@
 //! Making a folder of the user, such as `results/train`, equal to a tree.
 //!
-//! Owns the records of what was placed where; never removes what it did not place.
+//! Keeps records of what was placed where, and by which pipeline; never removes what it did not place.
 
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
 use crate::files::{self, LINK_SIZE, Placer};
-use crate::journal::{Journal, Magic};
-use crate::layout::Layout;
 use crate::lock;
 use crate::record::Found;
 use crate::stat::{FileStat, kind_of};
@@ -15,13 +13,24 @@ use crate::store::{Store, object_stat};
 use crate::walk::{Node, TreeFile};
 use crate::watch::{Expected, Watched};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+mod standing;
+
+pub(crate) use standing::{Files, PlaceRecord, Standing};
+
 const ACTION: &str = "place results";
-const MAGIC: &Magic = b"pipe placed v4\n\0";
+
+/// Whose results a folder holds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owner<'a> {
+    /// The file that says what is placed, so that another file is told before it places there.
+    pub file: &'a str,
+    /// All subfolders that the file still stands for; `None` where it is not known.
+    pub names: Option<&'a BTreeSet<String>>,
+}
 
 /// What [`Store::place`] did, as paths relative to the folder.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,6 +43,8 @@ pub struct Placed {
     pub left: Vec<String>,
     /// Files that somebody made or edited where a file of the tree had to go, by the names under which they are kept.
     pub kept: Vec<String>,
+    /// Subfolders that were placed for the owner before, hold something, and are none of its any more.
+    pub stale: Vec<String>,
     /// Name of each tree → the paths of all its files, relative to its subfolder.
     pub stand: BTreeMap<String, Vec<String>>,
 }
@@ -44,115 +55,6 @@ impl Placed {
         self.written.is_empty() && self.removed.is_empty()
     }
 }
-
-/// What stands in a folder by our hand: more than that while a placing is under way, never less.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct PlaceRecord {
-    /// The folder, for people and for the collector of garbage.
-    pub(crate) folder: String,
-    /// What stands in each subfolder, or in those that were asked for.
-    pub(crate) standing: BTreeMap<String, Standing>,
-}
-
-/// What stands in a subfolder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Standing {
-    /// The tree that stands there, or is being placed.
-    pub(crate) tree: Digest,
-    files: Files,
-}
-
-/// The file of a [`PlaceRecord`] is a [`Journal`] of these: the first tells of every subfolder, each later one of some.
-#[derive(Serialize, Deserialize)]
-struct Part<'a> {
-    folder: &'a str,
-    /// Subfolder and [`Standing`], which is decoded when it is asked for.
-    standing: Vec<(&'a str, &'a [u8])>,
-}
-
-impl Standing {
-    /// Whether just this tree stands there, and nothing is left of a placing that was killed.
-    fn is(&self, tree: &Digest, files: &[TreeFile]) -> bool {
-        let stands = |file: &TreeFile| self.files.get(&file.path).is_some_and(|put| *put == [file.digest]);
-        self.tree == *tree && self.files.len() == files.len() && files.iter().all(stands)
-    }
-}
-
-impl PlaceRecord {
-    /// What the file of a placing says of every subfolder.
-    pub(crate) fn read(path: &Path) -> Result<Found<Self>, CacheError> {
-        Self::read_of(path, |_| true)
-    }
-
-    /// What the file of a placing says of some subfolders.
-    fn read_of(path: &Path, is_asked: impl Fn(&str) -> bool) -> Result<Found<Self>, CacheError> {
-        let Some(journal) = Journal::open(path, MAGIC).doing(ACTION)? else { return Ok(Found::Absent) };
-        let parts = match read_parts(&journal).doing(ACTION)? {
-            Ok(parts) => parts,
-            Err(reason) => return Ok(Found::Corrupt(reason)),
-        };
-        let read = || {
-            let mut record = Self::default();
-            for part in &parts {
-                let part: Part = postcard::from_bytes(part)?;
-                part.folder.clone_into(&mut record.folder);
-                for (name, standing) in part.standing.into_iter().filter(|(name, _)| is_asked(name)) {
-                    record.standing.insert(name.to_owned(), postcard::from_bytes(standing)?);
-                }
-            }
-            Ok::<_, postcard::Error>(record)
-        };
-        Ok(read().map_or_else(|error| Found::Corrupt(error.to_string()), Found::Record))
-    }
-
-    /// Writes what stands in the named subfolders now: adds it to the file, or writes all anew when that is due.
-    fn write<'n>(
-        &self,
-        layout: &Layout,
-        path: &Path,
-        changed: impl Iterator<Item = &'n str>,
-    ) -> io::Result<()> {
-        let encoded: Vec<(&str, Vec<u8>)> = changed
-            .filter_map(|name| Some((name, postcard::to_allocvec(self.standing.get(name)?))))
-            .map(|(name, bytes)| Ok((name, bytes.map_err(io::Error::other)?)))
-            .collect::<io::Result<_>>()?;
-        let changed = encoded.iter().map(|(name, bytes)| (*name, &**bytes));
-        let journal = Journal::open(path, MAGIC)?;
-        // A damaged file says nothing any more, and what is added to it would not count.
-        let parts = journal.as_ref().map(read_parts).transpose()?.and_then(Result::ok).unwrap_or_default();
-        let before: Vec<Part> =
-            parts.iter().map(|part| postcard::from_bytes(part)).collect::<Result<_, _>>().unwrap_or_default();
-        if let Some(journal) = &journal
-            && !before.is_empty()
-        {
-            let bytes = encode(&self.folder, changed.clone())?;
-            let added = journal.size_from(1) + bytes.len() as u64;
-            if added <= journal.size_from(0) / 2 && journal.append(&bytes)? {
-                return Ok(());
-            }
-        }
-        let mut all: BTreeMap<&str, &[u8]> = before.into_iter().flat_map(|part| part.standing).collect();
-        all.extend(changed);
-        Journal::replace(layout, path, MAGIC, &[&encode(&self.folder, all.into_iter())?])
-    }
-}
-
-/// All parts of the file of a placing, or why they are of no use.
-fn read_parts(journal: &Journal) -> io::Result<Result<Vec<Vec<u8>>, String>> {
-    if journal.count() == 0 || !journal.is_whole() {
-        return Ok(Err("it is cut short, or of another kind".to_owned()));
-    }
-    let parts =
-        (0..journal.count()).map(|part| journal.read(part)).collect::<io::Result<Option<Vec<_>>>>()?;
-    Ok(parts.ok_or_else(|| "its checksum does not fit its content".to_owned()))
-}
-
-fn encode<'a>(folder: &str, standing: impl Iterator<Item = (&'a str, &'a [u8])>) -> io::Result<Vec<u8>> {
-    postcard::to_allocvec(&Part { folder, standing: standing.collect() }).map_err(io::Error::other)
-}
-
-/// Relative path → digests that we have put there.
-pub(crate) type Files = BTreeMap<String, Vec<Digest>>;
 
 impl Store {
     /// Makes each named subfolder of `folder` hold its tree: writes what is absent or differs, and
@@ -167,10 +69,10 @@ impl Store {
         &self,
         trees: &BTreeMap<String, Digest>,
         folder: &Path,
+        owner: Owner<'_>,
         stats: &StatCache,
     ) -> Result<Placed, CacheError> {
-        let folder = std::path::absolute(folder).doing(ACTION)?;
-        let place = Digest::of_bytes(folder.as_os_str().as_encoded_bytes());
+        let (folder, place) = place_of(folder)?;
         let _claim = lock::wait_for(&self.layout, &place).doing(ACTION)?;
         let record_path = self.layout.placed(&place);
         // A lost record costs tidiness, not safety: what it listed counts as foreign from now on.
@@ -192,7 +94,15 @@ impl Store {
                 replaced.insert(name, before);
             }
         }
-        if !replaced.is_empty() {
+        let told = (record.file.clone(), record.stale.clone());
+        if !trees.is_empty() {
+            owner.file.clone_into(&mut record.file);
+        }
+        if let Some(names) = owner.names {
+            let stands = |name: &&String| !names.contains(*name) && folder.join(name).exists();
+            record.stale = record.names.iter().filter(stands).cloned().collect();
+        }
+        if !replaced.is_empty() || told != (record.file.clone(), record.stale.clone()) {
             // First, so that a killed process leaves nothing that its successor takes for foreign.
             record.folder = folder.display().to_string();
             record.write(&self.layout, &record_path, replaced.keys().copied()).doing(ACTION)?;
@@ -236,6 +146,7 @@ impl Store {
             removed: placed.iter().flat_map(|placed| placed.removed.clone()).collect(),
             left: placed.iter().flat_map(|placed| placed.left.clone()).collect(),
             kept: placed.iter().flat_map(|placed| placed.kept.clone()).collect(),
+            stale: record.stale.into_iter().collect(),
             stand: flat
                 .iter()
                 .map(|(name, (_, files))| {
@@ -243,6 +154,39 @@ impl Store {
                 })
                 .collect(),
         })
+    }
+
+    /// The file whose results were placed in a folder last, if that is on record.
+    pub fn owner(&self, folder: &Path) -> Result<Option<String>, CacheError> {
+        let path = self.layout.placed(&place_of(folder)?.1);
+        Ok(match PlaceRecord::read_last(&path)? {
+            Found::Record(record) if !record.file.is_empty() => Some(record.file),
+            _ => None,
+        })
+    }
+
+    /// Removes what stands in the subfolders that the owner of a folder no longer has, and was not edited. Returns the
+    /// paths of what is left, as they are: files that somebody edited.
+    pub(crate) fn remove_stale(&self, place: &Digest, stats: &StatCache) -> Result<Vec<String>, CacheError> {
+        let _claim = lock::wait_for(&self.layout, place).doing(ACTION)?;
+        let path = self.layout.placed(place);
+        let Found::Record(mut record) = PlaceRecord::read(&path)? else { return Ok(Vec::new()) };
+        let (root, stale) = (PathBuf::from(&record.folder), std::mem::take(&mut record.stale));
+        let mut left = Vec::new();
+        for name in &stale {
+            let Some(standing) = record.standing.remove(name) else { continue };
+            let folder = root.join(name);
+            let placing = Placing { store: self, stats, root: &root, folder: &folder };
+            let mut placed = Placed::default();
+            // A link on the way would lead out of the folder.
+            if are_folders(&root, Path::new(name).ancestors()) {
+                placing.remove_stale(&standing.files, &BTreeSet::new(), &mut placed)?;
+                remove_empty(&root, Path::new(name));
+            }
+            left.extend(placed.left.iter().map(|path| folder.join(path).display().to_string()));
+        }
+        record.write(&self.layout, &path, stale.iter().map(String::as_str)).doing(ACTION)?;
+        Ok(left)
     }
 
     /// What to expect of placed files, by their paths below `folder`, from now on. A file that was written to since it
@@ -304,23 +248,14 @@ impl Placing<'_> {
             }
             fs_err::remove_file(&file).doing(ACTION)?;
             placed.removed.push(path.clone());
-            // Folders that this leaves empty go; the first that is not empty ends it.
-            let parents = Path::new(path).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
-            for parent in parents {
-                if std::fs::remove_dir(self.folder.join(parent)).is_err() {
-                    break;
-                }
-            }
+            remove_empty(self.folder, Path::new(path).parent().unwrap_or(Path::new("")));
         }
         Ok(())
     }
 
     /// Whether all folders on the way to `path` are folders.
     fn is_inside(&self, path: &str) -> bool {
-        let parents = Path::new(path).ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty());
-        parents
-            .into_iter()
-            .all(|parent| std::fs::symlink_metadata(self.folder.join(parent)).is_ok_and(|stat| stat.is_dir()))
+        are_folders(self.folder, Path::new(path).ancestors().skip(1))
     }
 
     /// The folders on the way to the subfolder `name`, and those of its tree.
@@ -476,6 +411,31 @@ fn make_folder(folder: &Path) -> Result<(), CacheError> {
         }
         Ok(stat) => Err(CacheError::InTheWay { path: folder.to_owned(), found: kind_of(stat.file_type()) }),
         Err(error) => Err(error).doing(ACTION),
+    }
+}
+
+/// A folder as it is known in records, and the digest that names its record.
+fn place_of(folder: &Path) -> Result<(PathBuf, Digest), CacheError> {
+    let folder = std::path::absolute(folder).doing(ACTION)?;
+    let place = Digest::of_bytes(folder.as_os_str().as_encoded_bytes());
+    Ok((folder, place))
+}
+
+/// Whether these paths below `root` are folders, and no links to such.
+fn are_folders<'p>(root: &Path, mut paths: impl Iterator<Item = &'p Path>) -> bool {
+    paths.all(|path| {
+        path.as_os_str().is_empty()
+            || std::fs::symlink_metadata(root.join(path)).is_ok_and(|stat| stat.is_dir())
+    })
+}
+
+/// Removes the folder `path` below `root` and those above it, up to the first that is not empty.
+fn remove_empty(root: &Path, path: &Path) {
+    let folders = path.ancestors().filter(|folder| !folder.as_os_str().is_empty());
+    for folder in folders {
+        if std::fs::remove_dir(root.join(folder)).is_err() {
+            break;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{CliError, OK, STAGE_FAILED};
 use crate::console;
 use crate::lockfile::{self, LockFile};
 use clap::{Args, Subcommand};
-use pipe_cache::{Cache, Collection, Digest, GcOptions, Group, Usage, Verification};
+use pipe_cache::{Cache, Collection, Digest, GcOptions, Group, StaleResult, Usage, Verification};
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ enum CacheCommand {
 /// Say what nothing needs any more; with --yes, remove it
 ///
 /// Kept are the results of the last runs of each pipeline and of tagged runs, what lock files name, results that stand
-/// in `results/`, and whatever is younger than the grace time. What goes is moved to `.pipe/quarantine`, where a run that misses it finds it, and deleted by
-/// a later `pipe gc` once it has been there for the grace time. Safe while pipelines run.
+/// in `results/`, and whatever is younger than the grace time. What goes is moved to `.pipe/quarantine`, where a run that
+/// misses it finds it, and deleted by a later `pipe gc` once it has been there for the grace time. What stands in
+/// `results/` for stages or outputs that the pipeline has no more goes too, at once, but for what you edited. Safe while
+/// pipelines run.
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
     /// Keep the results of the last N runs of each pipeline
@@ -79,11 +81,25 @@ pub(crate) fn collect(args: &GcArgs) -> Result<u8, CliError> {
         console::hint(format!("warning: {warning}; its results are kept only if another run names them"));
     }
     if args.json {
-        json(&serde_json::json!({ "removed": args.yes, "kept": found.kept, "garbage": found.garbage }));
+        let Collection { kept, garbage, stale, left, .. } = found;
+        json(
+            &serde_json::json!({ "removed": args.yes, "kept": kept, "garbage": garbage, "stale": stale, "left": left }),
+        );
         return Ok(OK);
     }
     table("kept", &found.kept);
-    table(if args.yes { "removed" } else { "would go" }, &found.garbage);
+    let word = if args.yes { "removed" } else { "would go" };
+    table(word, &found.garbage);
+    for StaleResult { folder, files } in &found.stale {
+        let folder = relative(folder);
+        console::data_line(format!("{word}: {files} files that pipe placed in `{}`", folder.display()));
+    }
+    for path in &found.left {
+        console::hint(format!(
+            "`{}` is left: no result any more, but edited",
+            relative(Path::new(path)).display()
+        ));
+    }
     console::hint(verdict(&found, args));
     Ok(OK)
 }
@@ -109,6 +125,11 @@ fn locked(cache: &Cache) -> Result<Vec<Digest>, CliError> {
         roots.extend(lock.iter().flat_map(LockFile::roots));
     }
     Ok(roots)
+}
+
+/// A path as it is seen from here.
+fn relative(path: &Path) -> &Path {
+    std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path)
 }
 
 fn verdict(found: &Collection, args: &GcArgs) -> String {

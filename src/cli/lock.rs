@@ -2,7 +2,7 @@
 
 use super::run::{execute, wanted};
 use super::status::open_to_read;
-use super::workspace::{RESULTS, ShareArgs, open_workspace};
+use super::workspace::{ShareArgs, open_workspace, own_results};
 use super::{CliError, OK, PipelineArgs, STAGE_FAILED, load, targets};
 use crate::console;
 use crate::lockfile::{self, LockError, LockFile, Locked};
@@ -168,14 +168,15 @@ pub(crate) fn place_locked(
             restore(&workspace.cache, locked).map_err(failed)?;
         }
     }
-    let folder = Path::new(RESULTS).join(&plan.name);
-    let (placed, _) = place_results(plan, workspace, &outputs, &folder, &mut |text| {
+    let folder = own_results(plan, workspace)?;
+    let placed = place_results(plan, true, workspace, &outputs, &folder, &mut |text| {
         console::hint(format!("warning: {text}"));
     })
     .map_err(failed)?;
     workspace.stats.save().map_err(|error| CliError::failed(&error))?;
     console::hint(format!(
-        "{placed} files written to {}/, {} stages as locked",
+        "{} files written to {}/, {} stages as locked",
+        placed.written,
         folder.display(),
         outputs.len()
     ));

@@ -2,14 +2,14 @@
 
 use super::select::SelectArgs;
 use super::watch::{WatchArgs, Watched, watch};
-use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace};
+use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace, own_results};
 use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
 use crate::console::{self, Console, Output};
 use crate::current::part_suffices;
 use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
-use crate::plan::Plan;
-use crate::run::{Options, Summary, Workspace, place_results};
+use crate::plan::{Plan, PlannedStage};
+use crate::run::{Options, Results, Summary, Workspace, place_results};
 use crate::state::{self, Call, Extent, Found, Known, News};
 use crate::worker::LocalExecutor;
 use crate::{interrupt, run as engine};
@@ -113,6 +113,7 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
         command: std::env::args().collect(),
     };
     if let Some(left) = options.forced.difference(&options.wanted).next() {
+    own_results(&plan, &workspace)?;
         let message =
             format!("`--force {}`: it is not among the stages that are asked for", plan.graph[*left].id);
         return Err(CliError::usage(message, "name it too, or leave out `--force`"));
@@ -125,7 +126,8 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     if !options.dry {
         // Before the results, so that the file has settled when the state takes its stat.
         let locked = keep_lock(&plan, &options.wanted, &summary, &known, args.select.is_all());
-        let results = Path::new(RESULTS).join(&plan.name);
+        // Again: another file may have come first meanwhile.
+        let results = own_results(&plan, &workspace)?;
         let placed = place(&plan, &workspace, &options.wanted, &summary, &known, &results)?;
         let (mut files, environment) = sources(&plan, &workspace.stats, &known, definition);
         watch_lock(&plan, &workspace.stats, &mut files);
@@ -174,7 +176,11 @@ fn place(
         .filter(|(node, outputs)| !stands(*node, outputs))
         .collect();
     let mut warn = |text: String| console::hint(format!("warning: {text}"));
-    let (_, mut files_of) = place_results(plan, workspace, &outputs, results, &mut warn).map_err(failed)?;
+    let Results { files: mut files_of, stale, .. } =
+        place_results(plan, !known.is_part(), workspace, &outputs, results, &mut warn).map_err(failed)?;
+    if !stale.is_empty() {
+        console::hint(stale_line(results, &stale));
+    }
     stats.save().map_err(failed)?;
     cache.store.save();
     let files: Vec<(NodeIndex, Vec<String>)> =
@@ -304,6 +310,17 @@ fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String 
     if *failed > 0 {
         parts.push(format!("{failed} FAILED"));
     }
+/// What stands in the results and looks as if it were of this pipeline.
+fn stale_line(results: &Path, stale: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = stale.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let more = if stale.len() > SHOWN { format!(" and {} more", stale.len() - SHOWN) } else { String::new() };
+    format!(
+        "warning: {}/ still holds {shown}{more}, which the pipeline has no more; `pipe gc` offers to remove that",
+        results.display()
+    )
+}
+
     if *skipped > 0 {
         parts.push(format!("{skipped} skipped"));
     }

@@ -4,11 +4,12 @@ use super::CliError;
 use crate::capacity::Capacity;
 use crate::console;
 use crate::external::Sources;
+use crate::plan::Plan;
 use crate::quantity;
-use crate::run::Workspace;
+use crate::run::{Workspace, other_owner};
 use clap::Args;
 use pipe_cache::{Cache, StatMode};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The folder of the engine's own files, in the working directory.
@@ -48,6 +49,20 @@ impl ShareArgs {
 
 pub(crate) fn open_workspace(shares: &ShareArgs) -> Result<Workspace, CliError> {
     open_workspace_at(Path::new(STATE), shares)
+}
+
+/// The folder of the results of a plan, unless it holds those of another file.
+pub(crate) fn own_results(plan: &Plan, workspace: &Workspace) -> Result<PathBuf, CliError> {
+    let folder = Path::new(RESULTS).join(&plan.name);
+    let other = other_owner(plan, workspace, &folder).map_err(|error| CliError::failed(&error))?;
+    let Some(other) = other else { return Ok(folder) };
+    let here = std::env::current_dir().unwrap_or_default();
+    let other = other.strip_prefix(here).unwrap_or(&other);
+    let (folder, file) = (folder.display(), plan.file.display());
+    let message = format!("`{folder}/` holds the results of `{}`, not those of `{file}`", other.display());
+    let help =
+        format!("give one of the two files another name than `{}`: write `name: …` at its top", plan.name);
+    Err(CliError::usage(message, help))
 }
 
 pub(crate) fn open_workspace_at(folder: &Path, shares: &ShareArgs) -> Result<Workspace, CliError> {

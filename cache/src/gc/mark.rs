@@ -129,7 +129,7 @@ impl<'a> Marks<'a> {
         for found in scan::named(&self.cache.layout.placements())? {
             let Found::Record(record) = PlaceRecord::read(&found.path)? else { continue };
             for (name, Standing { tree, .. }) in &record.standing {
-                if Path::new(&record.folder).join(name).exists() {
+                if !record.stale.contains(name) && Path::new(&record.folder).join(name).exists() {
                     self.root_trees.entry(*tree).or_insert(Reason::Placed);
                     self.tree(tree, Reason::Placed)?;
                 }

@@ -1,7 +1,7 @@
 //! What goes, and how it goes. Finds everything before it removes anything.
 
 use super::mark::Marks;
-use super::{Collection, Group, Horizon, Reason, Thing};
+use super::{Collection, Group, Horizon, Reason, StaleResult, Thing};
 use crate::Cache;
 use crate::digest::Digest;
 use crate::error::{CacheError, Doing};
@@ -12,6 +12,7 @@ use crate::place::PlaceRecord;
 use crate::quarantine;
 use crate::record::Found;
 use crate::scan::{self, Named};
+use crate::stat_cache::StatMode;
 use crate::work::WorkFolder;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -31,6 +32,8 @@ enum Step {
     Tree(PathBuf),
     /// The record of a placing, unless the folder is back.
     Placing(Digest),
+    /// What was placed for stages and outputs that are gone, but for what was edited.
+    Stale(Digest),
     /// At once.
     Delete(PathBuf),
 }
@@ -41,6 +44,7 @@ pub(super) struct Sweep<'a> {
     kept: BTreeMap<(Thing, Reason), (u64, u64)>,
     garbage: BTreeMap<(Thing, Reason), (u64, u64)>,
     steps: Vec<Step>,
+    stale: Vec<StaleResult>,
     warnings: Vec<crate::Warning>,
 }
 
@@ -53,7 +57,8 @@ impl<'a> Sweep<'a> {
     ) -> Result<Self, CacheError> {
         let warnings = std::mem::take(&mut marks.warnings);
         let (kept, garbage) = (BTreeMap::new(), BTreeMap::new());
-        let mut sweep = Self { cache, horizon, kept, garbage, steps: Vec::new(), warnings };
+        let (steps, stale) = (Vec::new(), Vec::new());
+        let mut sweep = Self { cache, horizon, kept, garbage, steps, stale, warnings };
         sweep.quarantine(&marks)?;
         sweep.bucket(Thing::Results, &cache.layout.actions(), |digest| {
             marks.actions.get(&ActionKey(*digest)).copied()
@@ -74,7 +79,13 @@ impl<'a> Sweep<'a> {
                 .map(|((thing, reason), (count, bytes))| Group { thing, reason, count, bytes })
                 .collect()
         };
-        Collection { kept: groups(self.kept), garbage: groups(self.garbage), warnings: self.warnings }
+        Collection {
+            kept: groups(self.kept),
+            garbage: groups(self.garbage),
+            stale: self.stale,
+            left: Vec::new(),
+            warnings: self.warnings,
+        }
     }
 
     fn keep(&mut self, thing: Thing, reason: Reason, bytes: u64) {
@@ -207,7 +218,32 @@ impl<'a> Sweep<'a> {
                 self.discard(Thing::Placings, Reason::FolderGone, bytes, step);
             } else {
                 self.keep(Thing::Placings, Reason::Placed, bytes);
+                self.stale(found.digest, &found.path)?;
             }
+        }
+        Ok(())
+    }
+
+    /// What stands in a folder of results for stages and outputs that are gone.
+    fn stale(&mut self, place: Digest, record: &Path) -> Result<(), CacheError> {
+        let Found::Record(record) = PlaceRecord::read(record)? else { return Ok(()) };
+        let root = PathBuf::from(&record.folder);
+        let (mut count, mut bytes) = (0, 0);
+        for (name, standing) in record.standing.iter().filter(|(name, _)| record.stale.contains(*name)) {
+            let folder = root.join(name);
+            let stats = standing.paths().filter_map(|path| std::fs::symlink_metadata(folder.join(path)).ok());
+            let sizes: Vec<u64> = stats.filter(std::fs::Metadata::is_file).map(|stat| stat.len()).collect();
+            let files = sizes.len() as u64;
+            count += files;
+            bytes += sizes.iter().sum::<u64>();
+            if files > 0 {
+                self.stale.push(StaleResult { folder, files });
+            }
+        }
+        if count > 0 {
+            let group = self.garbage.entry((Thing::Placed, Reason::Stale)).or_default();
+            *group = (group.0 + count, group.1 + bytes);
+            self.steps.push(Step::Stale(place));
         }
         Ok(())
     }
@@ -238,7 +274,9 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    pub(super) fn remove(&self) -> Result<(), CacheError> {
+    /// Returns the placed files that are left, because they were edited.
+    pub(super) fn remove(&self) -> Result<Vec<String>, CacheError> {
+        let mut left = Vec::new();
         let layout = &self.cache.layout;
         if !self.steps.is_empty() {
             // Nothing is to be taken for present without a look.
@@ -274,15 +312,21 @@ impl<'a> Sweep<'a> {
                         delete(&path)?;
                     }
                 }
+                Step::Stale(place) => {
+                    let (stats, _) = self.cache.stat_cache(StatMode::Strict);
+                    left.extend(self.cache.store.remove_stale(place, &stats)?);
+                }
                 Step::Delete(path) => delete(path)?,
             }
         }
         let store = &self.cache.store;
         store.linked.retain(|digest| store.object_path(digest).exists());
-        match folder {
-            Some(folder) if !self.is_young(Duration::ZERO) => delete(&folder),
-            _ => Ok(()),
+        if let Some(folder) = folder
+            && !self.is_young(Duration::ZERO)
+        {
+            delete(&folder)?;
         }
+        Ok(left)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::space::Space;
 use pipe_cache::{
     ActionKey, ActionRecord, Cache, Digest, ExternalRecord, GcOptions, Lookup, Manifest, MemoKey, MemoLookup,
-    Outcome, Reason, RunId, RunRecord, StageRecord, StatMode, Thing, Timestamp,
+    Outcome, Owner, Reason, RunId, RunRecord, StageRecord, StatMode, Thing, Timestamp,
 };
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -225,7 +225,7 @@ fn placed_results_are_kept_while_their_folder_is_there() {
     let (stats, _) = space.cache.stat_cache(StatMode::Strict);
     let folder = space.path("results/p");
     let trees = BTreeMap::from([("crop/out".to_owned(), record.outputs["out"])]);
-    space.cache.store.place(&trees, &folder, &stats).unwrap();
+    space.cache.store.place(&trees, &folder, Owner::default(), &stats).unwrap();
     space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(is_whole(&space.cache, &record));
     fs::remove_dir_all(folder.join("crop")).unwrap();
@@ -237,7 +237,45 @@ fn placed_results_are_kept_while_their_folder_is_there() {
     fs::remove_dir_all(&folder).unwrap();
     let gone = space.cache.collect_garbage(&NOTHING_KEPT).unwrap();
     assert!(gone.garbage.iter().any(|group| group.reason == Reason::FolderGone), "{gone:?}");
-    assert_eq!(files(&space.cache, "placed-v4"), 0);
+    assert_eq!(files(&space.cache, "placed-v5"), 0);
+}
+
+#[test]
+fn placed_results_of_a_stage_that_is_gone_go_but_for_what_was_edited() {
+    let space = Space::new();
+    let [crop, old] = ["crop", "old"].map(|name| publish_result(&space, name, name).outputs["out"]);
+    let (stats, _) = space.cache.stat_cache(StatMode::Strict);
+    let folder = space.path("results/p");
+    let place = |trees: &[(&str, Digest)], names: &[&str]| {
+        let trees = trees.iter().map(|(name, tree)| ((*name).to_owned(), *tree)).collect();
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let owner = Owner { file: "p.yaml", names: Some(&names) };
+        space.cache.store.place(&trees, &folder, owner, &stats).unwrap().stale
+    };
+    let gone = || {
+        let found = space.cache.find_garbage(&NOTHING_KEPT).unwrap();
+        found.stale.into_iter().map(|stale| (stale.folder, stale.files)).collect::<Vec<_>>()
+    };
+    let both = ["crop/out", "old/out"];
+    assert_eq!(place(&[(both[0], crop), (both[1], old)], &both), [""; 0]);
+    assert_eq!(gone(), []);
+    assert_eq!(place(&[(both[0], crop)], &both[..1]), ["old/out"]);
+    assert_eq!(gone(), [(folder.join("old/out"), 1)]);
+    // It is back, and gone again.
+    assert_eq!(place(&[(both[1], old)], &both), [""; 0]);
+    assert_eq!(gone(), []);
+    place(&[], &both[..1]);
+    let left = space.cache.collect_garbage(&NOTHING_KEPT).unwrap().left;
+    assert_eq!((left, folder.join("old").exists(), folder.join("crop").exists()), (Vec::new(), false, true));
+    assert_eq!(gone(), []);
+    let old = publish_result(&space, "old", "old").outputs["out"];
+    place(&[(both[1], old)], &both);
+    place(&[], &both[..1]);
+    let file = folder.join("old/out/folder/file");
+    crate::space::overwrite(&file, b"mine");
+    let left = space.cache.collect_garbage(&NOTHING_KEPT).unwrap().left;
+    assert_eq!((left, fs::read(&file).unwrap()), (vec![file.display().to_string()], b"mine".to_vec()));
+    assert_eq!(gone(), [], "what was edited is the user's from now on");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A large result is one file with its object: what is written through it is seen, whatever its mtime says.
 
 use crate::space::{Space, forge};
-use pipe_cache::{Cache, Digest, StatMode};
+use pipe_cache::{Cache, Digest, Owner, StatMode};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ static FORGED: [u8; 70_000] = [6; 70_000];
 fn place(space: &Space, tree: Digest) -> PathBuf {
     let (stats, _) = space.cache.stat_cache(StatMode::Strict);
     let folder = space.path("results");
-    space.cache.store.place(&[(String::new(), tree)].into(), &folder, &stats).unwrap();
+    space.cache.store.place(&[(String::new(), tree)].into(), &folder, Owner::default(), &stats).unwrap();
     folder.join("volume.npy")
 }
 
@@ -54,7 +54,7 @@ fn a_forged_result_is_not_handed_out_in_a_new_place() {
         check(later, |cache, tree| {
             let (stats, _) = cache.stat_cache(StatMode::Strict);
             let folder = cache.layout.root().join(format!("../other{}", count.fetch_add(1, Relaxed)));
-            cache.store.place(&[(String::new(), *tree)].into(), &folder, &stats).is_ok()
+            cache.store.place(&[(String::new(), *tree)].into(), &folder, Owner::default(), &stats).is_ok()
         });
     }
 }
@@ -65,7 +65,7 @@ fn a_forged_result_is_told_where_it_stands() {
         check(later, |cache, tree| {
             let (stats, _) = cache.stat_cache(StatMode::Strict);
             let folder = cache.layout.root().join("../results");
-            match cache.store.place(&[(String::new(), *tree)].into(), &folder, &stats) {
+            match cache.store.place(&[(String::new(), *tree)].into(), &folder, Owner::default(), &stats) {
                 Ok(placed) => placed.nothing_to_do(),
                 Err(error) => !error.is_miss(),
             }

@@ -1,7 +1,7 @@
 //! A folder of the user is made equal to a tree, and nothing of the user is lost.
 
 use crate::space::{Space, mode, overwrite, read_tree};
-use pipe_cache::{CacheError, Digest, Placed, StatCache, StatMode};
+use pipe_cache::{CacheError, Digest, Owner, Placed, StatCache, StatMode};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ fn stats(space: &Space) -> StatCache {
 
 /// Makes the folder itself hold the tree.
 fn place(space: &Space, tree: &Digest, folder: &std::path::Path) -> Result<Placed, CacheError> {
-    space.cache.store.place(&[(String::new(), *tree)].into(), folder, &stats(space))
+    space.cache.store.place(&[(String::new(), *tree)].into(), folder, Owner::default(), &stats(space))
 }
 
 fn placed(space: &Space) -> (Digest, PathBuf) {
@@ -177,7 +177,7 @@ fn a_placed_file_becomes_a_folder_and_a_placed_folder_a_file() {
 fn after_a_lost_record_of_placing_nothing_is_removed() {
     let space = Space::new();
     let (_, folder) = placed(&space);
-    for record in fs::read_dir(space.path(".pipe/placed-v4")).unwrap() {
+    for record in fs::read_dir(space.path(".pipe/placed-v5")).unwrap() {
         fs::write(record.unwrap().path(), "damaged").unwrap();
     }
     let tree = space.ingest(&[("metrics.csv", b"dice\n0.8\n")]);
@@ -194,8 +194,9 @@ fn a_subfolder_that_is_not_named_stays_and_the_others_get_their_trees() {
     let folder = space.path("results");
     let store = &space.cache.store;
     let both = [("train/model".to_owned(), one), ("report".to_owned(), two)].into();
-    store.place(&both, &folder, &stats(&space)).unwrap();
-    let done = store.place(&[("report".to_owned(), one)].into(), &folder, &stats(&space)).unwrap();
+    store.place(&both, &folder, Owner::default(), &stats(&space)).unwrap();
+    let done =
+        store.place(&[("report".to_owned(), one)].into(), &folder, Owner::default(), &stats(&space)).unwrap();
     assert_eq!((done.written, done.removed), (vec!["report/a.csv".into()], vec!["report/b.csv".into()]));
     let found: Vec<_> =
         read_tree(&folder).into_iter().filter(|(_, bytes)| bytes.is_some()).map(|(path, _)| path).collect();

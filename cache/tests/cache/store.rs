@@ -1,7 +1,7 @@
 //! Objects and trees: what goes in comes out, and what was damaged does not.
 
 use crate::space::{Space, mode, overwrite, read_tree};
-use pipe_cache::{CacheError, Digest, Tree, TreeEntry};
+use pipe_cache::{CacheError, Digest, Owner, Tree, TreeEntry};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,7 +76,7 @@ proptest! {
         });
         if !conflict {
             for (tree, expected) in [(&trees[0], &one), (&trees[1], &two), (&trees[0], &one)] {
-                store.place(&[(String::new(), *tree)].into(), &space.path("results"), &stats).unwrap();
+                store.place(&[(String::new(), *tree)].into(), &space.path("results"), Owner::default(), &stats).unwrap();
                 let placed = read_tree(&space.path("results"));
                 for (name, content) in expected {
                     prop_assert_eq!(placed.get(name), Some(content));

@@ -2,7 +2,7 @@
 
 use crate::gc::{publish_result, run_of};
 use crate::space::{Space, overwrite};
-use pipe_cache::{Digest, Lookup, MemoKey, Part, RunId, StatMode, Timestamp};
+use pipe_cache::{Digest, Lookup, MemoKey, Owner, Part, RunId, StatMode, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,11 @@ fn filled() -> Space {
     space.cache.memo.record(&key, item.parent().unwrap(), &names, Value::Null).unwrap();
     let (stats, _) = space.cache.stat_cache(StatMode::Strict);
     let tree = record.outputs["out"];
-    space.cache.store.place(&[("crop".to_owned(), tree)].into(), &space.path("results"), &stats).unwrap();
+    space
+        .cache
+        .store
+        .place(&[("crop".to_owned(), tree)].into(), &space.path("results"), Owner::default(), &stats)
+        .unwrap();
     space.cache.store.checkout(&tree).unwrap();
     stats.digest_file(&item).unwrap();
     stats.save().unwrap();
@@ -104,7 +108,7 @@ fn a_damaged_object_damages_the_item_that_needs_it() {
 fn damaged_records_are_told() {
     check(|space| only(space, "actions-v1"), &[(Part::Result, true)]);
     check(|space| only(space, "memo-v1"), &[(Part::Item, false)]);
-    check(|space| only(space, "placed-v4"), &[(Part::Placing, false)]);
+    check(|space| only(space, "placed-v5"), &[(Part::Placing, false)]);
     check(|space| only(space, "runs"), &[(Part::Run, false)]);
     check(|space| space.path(".pipe/stat-v1"), &[(Part::Stat, false)]);
 }
