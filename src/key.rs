@@ -30,7 +30,9 @@ impl Keyed {
         let mut inputs = BTreeMap::new();
         for (source, edge) in plan.inputs(node) {
             let name = if takes_several(plan, node, edge) {
-                input_element(&edge.input, edge.position, &plan.graph[source].id.to_string())
+                // Where it lies is told by the label of an element; of several it is always the same.
+                let folder = if edge.alone { "/" } else { "" };
+                input_element(&edge.input, edge.position, &format!("{}{folder}", plan.graph[source].id))
             } else {
                 edge.input.clone()
             };

@@ -117,6 +117,9 @@ pub struct Edge {
     pub input: String,
     /// Position among the artifacts of an input port that takes many.
     pub position: usize,
+    /// It is all that a pattern such as `train[*]` names, of an input that takes any artifact: a program finds it where
+    /// it would find several.
+    pub alone: bool,
 }
 
 impl Plan {

@@ -218,10 +218,11 @@ fn restore(stored: &StoredPlan<'_>, places: &[u32], head: &Head<'_>, files: &[Wa
     for &place in places {
         graph.add_node(PlannedStage::restore(stored.stages.get(place as usize)?)?);
     }
-    for (source, target, output, input, position) in &stored.edges {
+    for (source, target, output, input, position, alone) in &stored.edges {
         if let (Some(&source), Some(&target)) = (index.get(source), index.get(target)) {
             let port = |at: &u32| stored.ports.get(*at as usize).cloned();
-            let edge = Edge { output: port(output)?, input: port(input)?, position: *position as usize };
+            let (output, input, position) = (port(output)?, port(input)?, *position as usize);
+            let edge = Edge { output, input, position, alone: *alone };
             graph.add_edge(source, target, edge);
         }
     }

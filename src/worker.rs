@@ -27,8 +27,8 @@ pub struct Job<'a> {
     pub planned: &'a PlannedStage,
     pub manifest: Manifest,
     pub key: ActionKey,
-    /// Port → label and tree of each artifact.
-    pub inputs: BTreeMap<String, Vec<(String, Digest)>>,
+    /// Port → its artifacts.
+    pub inputs: BTreeMap<String, Vec<JobInput>>,
     pub externals: Externals,
     pub threads: usize,
     /// Names of the GPUs that it has to itself.
@@ -37,6 +37,15 @@ pub struct Job<'a> {
     pub forced: bool,
     /// When it is asked to stop.
     pub deadline: Option<Arc<Deadline>>,
+}
+
+/// An artifact that a stage reads.
+pub struct JobInput {
+    /// The stage that it comes from.
+    pub label: String,
+    pub tree: Digest,
+    /// See [`Edge::alone`](crate::plan::Edge::alone).
+    pub alone: bool,
 }
 
 /// What a finished job gives.
@@ -239,8 +248,9 @@ impl LocalExecutor {
     ) -> Result<StageContext, JobError> {
         let mut inputs = BTreeMap::new();
         for (port, trees) in &job.inputs {
-            let dirs = trees.iter().map(|(label, tree)| {
-                Ok(InputDir { label: label.clone(), dir: self.cache.store.checkout(tree)? })
+            let dirs = trees.iter().map(|JobInput { label, tree, alone }| {
+                let dir = self.cache.store.checkout(tree)?;
+                Ok(InputDir { label: label.clone(), dir, alone: *alone })
             });
             inputs.insert(port.clone(), dirs.collect::<Result<Vec<_>, CacheError>>()?);
         }

@@ -405,6 +405,23 @@ fn inputs_of_a_matrix_lie_in_their_folder_whatever_its_values() {
 }
 
 #[test]
+fn a_matrix_of_one_value_lies_where_one_of_several_would() {
+    let pipeline = "stages:\n  a:\n    uses: command\n    matrix: { x: [1, 2] }\n    with: { run: 'echo ${matrix.x} > out/o/x', \
+                    outputs: [o] }\n  b: { uses: command, in: { all: 'a[*]', one: 'a[x=1]' }, with: { run: 'find in -type f | \
+                    LC_ALL=C sort > out/o/list', outputs: [o] } }\n";
+    let space = TestSpace::new(pipeline);
+    space.run(&[]).code(0);
+    assert_eq!(space.read("results/pipeline/b/o/list"), "in/all/a[x=1]/x\nin/all/a[x=2]/x\nin/one/x\n");
+    space.write("pipeline.yaml", pipeline.replace("[1, 2]", "[1]"));
+    space.run(&[]).code(0).says("`a[x=2]` removed");
+    assert_eq!(space.read("results/pipeline/b/o/list"), "in/all/a[x=1]/x\nin/one/x\n");
+    // A pattern and a name are two layouts, so they are two results.
+    space.write("pipeline.yaml", pipeline.replace("[1, 2]", "[1]").replace("a[*]", "a[x=1]"));
+    space.run(&[]).code(0).says("1 ran");
+    assert_eq!(space.read("results/pipeline/b/o/list"), "in/all/x\nin/one/x\n");
+}
+
+#[test]
 fn a_pattern_under_files_is_told() {
     refused("touch out/o/x", "files: ['*.txt']")
         .says("`*.txt`, declared under `files`, is not there")

@@ -168,7 +168,10 @@ fn by_port(manifest: &Manifest) -> BTreeMap<&str, Elements<'_>> {
         .inputs
         .keys()
         .map(|name| match split_element(name) {
-            Some((port, index, label)) => (port, index, Some(label), name.as_str()),
+            // Whether it lies in a folder of its own is not which one it is.
+            Some((port, index, label)) => {
+                (port, index, Some(label.strip_suffix('/').unwrap_or(label)), name.as_str())
+            }
             None => (name.as_str(), 0, None, name.as_str()),
         })
         .collect();
@@ -236,7 +239,7 @@ impl fmt::Display for DirtyReason {
                 write!(formatter, "input {} removed", Port(port, label))
             }
             Self::InputOrderChanged { port } => {
-                write!(formatter, "input `{port}`: same elements in another order")
+                write!(formatter, "input `{port}`: same elements in another order, or in other folders")
             }
             Self::ExternalChanged { port, old, new } => {
                 write!(formatter, "external files `{port}` changed ({} → {})", old.short(), new.short())

@@ -102,7 +102,8 @@ pub struct Manifest {
 
 /// The name of one element of a many-port: `models[0:train[fold=0]]`.
 ///
-/// `index` keeps the order in which the stage sees the elements, `label` tells which is which.
+/// `index` keeps the order in which the stage sees the elements, `label` tells which is which. It ends in `/` where the only
+/// element lies in a folder of that name, and not in that of the port.
 pub fn input_element(port: &str, index: usize, label: &str) -> String {
     format!("{port}[{index}:{label}]")
 }

@@ -48,7 +48,7 @@ impl Planner {
 
     fn connect(&mut self, target: NodeIndex, port: &InputPort, references: &[Node]) {
         let id = self.graph[target].id.to_string();
-        let mut position = 0;
+        let mut found = Vec::new();
         for reference in references {
             let sources = match self.sources(target, reference, port) {
                 Ok(sources) => sources,
@@ -57,19 +57,34 @@ impl Planner {
                     continue;
                 }
             };
-            if !port.arity.takes_several() && position + sources.len() > 1 {
+            if !port.arity.takes_several() && found.len() + sources.len() > 1 {
                 let message =
                     format!("input `{}` of `{id}` takes one artifact, but several are given", port.name);
                 let help = "name one stage; for one of a matrix write `stage[axis=value]`";
                 self.problems.push(Problem::new(reference.id, message).help(help));
                 return;
             }
-            for (source, output) in sources {
-                let edge = Edge { output, input: port.name.to_string(), position };
-                self.graph.add_edge(source, target, edge);
-                position += 1;
-            }
+            found.extend(sources);
         }
+        let alone =
+            found.len() == 1 && port.artifact.is_none() && self.may_name_several(references, found[0].0);
+        for (position, (source, output)) in found.into_iter().enumerate() {
+            self.graph.add_edge(
+                source,
+                target,
+                Edge { output, input: port.name.to_string(), position, alone },
+            );
+        }
+    }
+
+    /// Whether references that name this stage alone would name more if its matrix had more values.
+    fn may_name_several(&self, references: &[Node], source: NodeIndex) -> bool {
+        let all_axes = self.graph[source].id.axes.len();
+        let is_pattern = |reference: &Node| {
+            let axes = reference.text().and_then(|text| Reference::parse(text).ok()?.axes);
+            axes.is_some_and(|axes| axes.is_empty() || axes.len() < all_axes)
+        };
+        references.iter().any(is_pattern)
     }
 
     /// The outputs that a reference names. An empty error for what was told elsewhere.

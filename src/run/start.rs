@@ -9,9 +9,9 @@ use crate::history::LastResult;
 use crate::key;
 use crate::pool::Taken;
 use crate::state::Trace;
-use crate::worker::Job;
+use crate::worker::{Job, JobInput};
 use petgraph::graph::NodeIndex;
-use pipe_cache::{Digest, Outcome, Timestamp};
+use pipe_cache::{Outcome, Timestamp};
 use pipe_stages::context::StageEvent;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -66,13 +66,14 @@ impl<'a> Run<'a> {
         Some((node, job, taken))
     }
 
-    fn job_inputs(&self, node: NodeIndex) -> BTreeMap<String, Vec<(String, Digest)>> {
+    fn job_inputs(&self, node: NodeIndex) -> BTreeMap<String, Vec<JobInput>> {
         let ports = &self.plan.graph[node].ports().inputs;
         let mut inputs: BTreeMap<String, Vec<_>> =
             ports.iter().map(|port| (port.name.to_string(), Vec::new())).collect();
         for (source, edge) in self.plan.inputs(node) {
             let tree = self.outputs(source)[&edge.output];
-            inputs.entry(edge.input.clone()).or_default().push((self.name(source), tree));
+            let input = JobInput { label: self.name(source), tree, alone: edge.alone };
+            inputs.entry(edge.input.clone()).or_default().push(input);
         }
         inputs
     }

@@ -147,9 +147,9 @@ impl News<'_> {
         }
         let mut names = Names::default();
         let edges = plan.graph.raw_edges().iter().map(|edge| {
-            let Edge { output, input, position } = &edge.weight;
+            let Edge { output, input, position, alone } = &edge.weight;
             let (source, target) = (edge.source().index() as u32, edge.target().index() as u32);
-            (source, target, names.place(output), names.place(input), *position as u32)
+            (source, target, names.place(output), names.place(input), *position as u32, *alone)
         });
         let edges = edges.collect();
         encode(&StoredPlan {

@@ -138,7 +138,7 @@ pub(super) struct StoredPlan<'a> {
     /// Names of ports.
     pub(super) ports: Vec<String>,
     /// Source, target, output, input, position; ports by their place in `ports`.
-    pub(super) edges: Vec<(u32, u32, u32, u32, u32)>,
+    pub(super) edges: Vec<(u32, u32, u32, u32, u32, bool)>,
 }
 
 /// The last result of a stage, and what it was read from outside of the cache.

@@ -48,6 +48,8 @@ pub struct InputDir {
     /// `train[fold=0]`, or the name of the port where there is only one.
     pub label: String,
     pub dir: PathBuf,
+    /// It is all that a pattern such as `train[*]` names.
+    pub alone: bool,
 }
 
 /// External files of one declaration, as they were hashed for the key.

@@ -123,6 +123,7 @@ impl TestSpace {
             let dirs = dirs.iter().enumerate().map(|(index, dir)| InputDir {
                 label: label(port, index, dirs.len() > 1),
                 dir: dir.to_path_buf(),
+                alone: false,
             });
             ((*port).to_owned(), dirs.collect())
         };

@@ -2,7 +2,7 @@
 //!
 //! | where | what the program finds |
 //! |---|---|
-//! | `in/NAME/` | an input, read-only; of an input with several artifacts, `in/NAME/STAGE/` |
+//! | `in/NAME/` | an input, read-only; of an input with several artifacts, or a pattern such as `train[*]`, `in/NAME/STAGE/` |
 //! | as declared | the declared `files`, read-only copies |
 //! | `params.json` | `params`, where there are any |
 //! | `out/NAME/` | an empty folder for each output |

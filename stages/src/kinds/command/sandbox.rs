@@ -43,8 +43,8 @@ impl<'a> Sandbox<'a> {
             let target = Path::new("in").join(name);
             sandbox.add_folder(&target)?;
             for input in inputs {
-                let target =
-                    if inputs.len() > 1 { target.join(folder_name(&input.label)) } else { target.clone() };
+                let by_stage = inputs.len() > 1 || input.alone;
+                let target = if by_stage { target.join(folder_name(&input.label)) } else { target.clone() };
                 sandbox.add_tree(&input.dir, &target)?;
             }
         }
