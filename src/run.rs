@@ -140,6 +140,7 @@ pub fn run(
                 // The queue outlives this scope.
                 let _ = jobs.send(job);
             }
+            run.save_record()?;
             run.look_ahead();
             if run.running == 0 && run.resting.is_empty() {
                 break;
@@ -222,6 +223,8 @@ struct Run<'a> {
     logs: StageLogs,
     /// Looked up when the first record is written: a run with nothing to do starts no git.
     commit: std::cell::OnceCell<Option<String>>,
+    /// Whether a stage started or ended since the record was written.
+    unsaved: bool,
     /// When the record is worth writing again.
     next_save: Instant,
     /// When the end of the run is worth estimating again.
@@ -283,8 +286,10 @@ impl<'a> Run<'a> {
             logs: StageLogs::new(workspace.cache.layout.logs(&id)),
             id,
             commit: std::cell::OnceCell::new(),
-            // About the time that it takes to write it.
-            next_save: Instant::now() + Duration::from_micros(10) * node_count as u32,
+            unsaved: false,
+            // Not at once, for a run that is soon over, and not before about the time that it takes to write it.
+            next_save: Instant::now()
+                + (Duration::from_micros(10) * node_count as u32).max(Duration::from_millis(100)),
             next_outlook: Instant::now(),
         })
     }

@@ -1,7 +1,7 @@
 //! What earlier runs left: records, names for them, logs of stages, and what differs between two runs.
 
 use crate::running::{CHAIN, chain};
-use crate::space::TestSpace;
+use crate::space::{TestSpace, wait_until};
 use serde_json::{Value, json};
 
 /// The records, the latest first.
@@ -248,19 +248,25 @@ fn a_failed_stage_names_its_log_and_one_that_never_started_has_none() {
 }
 
 #[test]
-fn the_log_of_a_killed_run_is_there() {
+fn the_log_of_a_stage_is_there_while_it_runs_and_after_its_run_was_killed() {
     let space = TestSpace::new(
-        "stages: { slow: { uses: command, with: { run: 'touch $DIR/started; sleep 60', outputs: [o], environment: [DIR] } } }\n",
+        "stages: { slow: { uses: command, with: { run: 'echo hello; touch $DIR/started; sleep 60', outputs: [o], \
+         environment: [DIR] } } }\n",
     );
     let running = space.start(&[]);
     space.wait_for("started");
     running.signal("KILL");
     running.finish();
+    let tells = || space.pipe(&["log", "slow"]).stdout.contains("note      hello");
+    wait_until(tells, || format!("the log never came: {}", space.pipe(&["log", "slow"])));
+    space.pipe(&["log", "slow"]).code(0).says("`slow` is running in run");
     let files = space.files(".pipe/logs");
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(space.read(&format!(".pipe/logs/{}", files[0])).contains("begin     slow at "));
 }
 
+    space.pipe(&["log", "slow"]).code(0).prints("note      hello").says("or was killed with it");
+    space.pipe(&["history"]).code(0).prints("unfinished");
 #[test]
 fn the_log_of_a_cached_stage_is_that_of_the_run_that_made_it() {
     let space = two_runs();

@@ -127,6 +127,9 @@ fn log(cache: &Cache, run: &RunRecord, stage: &StageRecord) -> Result<(), CliErr
             stage.name, run.id, maker.id
         ));
     }
+    if stage.outcome == Outcome::Interrupted && run.finished_at.is_none() {
+        console::hint(format!("`{}` is running in run {}, or was killed with it", stage.name, run.id));
+    }
     let path = cache.layout.logs(&maker.id).join(stage_log::file_name(&stage.name));
     match std::fs::read(&path) {
         Ok(bytes) => console::data(String::from_utf8_lossy(&bytes)),

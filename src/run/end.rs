@@ -61,6 +61,7 @@ impl Run<'_> {
             Err(error) => self.fail(node, error.chain(), elapsed),
         }
         self.save_record()
+        self.unsaved = true;
     }
 
     /// Lets a stage whose try failed pause before another. False if it had its last.

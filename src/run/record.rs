@@ -28,10 +28,11 @@ impl Run<'_> {
     /// Writes the record of the run so far, but spends little time on it: a killed run loses a second of it.
     pub(super) fn save_record(&mut self) -> Result<(), CacheError> {
         let since = Instant::now();
-        if since < self.next_save {
+        if !self.unsaved || self.options.dry || since < self.next_save {
             return Ok(());
         }
         self.workspace.cache.runs.save(&self.record(None, false))?;
+        self.unsaved = false;
         self.next_save = Instant::now() + (since.elapsed() * 50).max(Duration::from_secs(1));
         Ok(())
     }

@@ -24,6 +24,7 @@ impl<'a> Run<'a> {
         let (node, taken) = self.schedule.start(&mut self.pool, |node| plan.graph[node].resources)?;
         let (keyed, reasons) = self.stages[node.index()].keyed.take()?;
         self.running += 1;
+        self.unsaved = true;
         let deadline = plan.graph[node].limits.timeout.map(|limit| Arc::new(Deadline::new(limit)));
         self.deadlines.extend(deadline.clone().map(|deadline| (node, deadline)));
         self.stages[node.index()].started = Some((Timestamp::now(), Instant::now()));
