@@ -4,6 +4,7 @@ use self::live::Live;
 use crate::event::{Event, StageReport};
 use pipe_cache::Timestamp;
 use pipe_stages::context::StageEvent;
+use pipe_stages::text::visible;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -150,11 +151,13 @@ struct Line {
 
 impl Line {
     fn paint(&self, color: bool) -> String {
-        let Self { word, style, stage, text } = self;
+        let Self { word, style, .. } = self;
+        // What programs print and files are called is no command to the terminal.
+        let (stage, text) = (visible(&self.stage), visible(&self.text));
         let gap = if stage.is_empty() || text.is_empty() { "" } else { "  " };
         let word = format!("{word:>9}");
         if color {
-            format!("{} {stage}{gap}{}", style.paint(&word), Style::Dim.paint(text))
+            format!("{} {stage}{gap}{}", style.paint(&word), Style::Dim.paint(&text))
         } else {
             format!("{word} {stage}{gap}{text}")
         }

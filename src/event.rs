@@ -103,5 +103,7 @@ pub struct Totals {
     pub cached: usize,
     pub failed: usize,
     pub skipped: usize,
+    /// Stages that were stopped while they ran.
+    pub stopped: usize,
     pub interrupted: bool,
 }

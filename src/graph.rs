@@ -14,6 +14,8 @@ pub enum Standing {
     Stale,
     /// It may run, depending on what the stages before it make.
     Unsure,
+    /// It would fail: what it reads cannot be read.
+    Failing,
 }
 
 impl Standing {
@@ -22,6 +24,7 @@ impl Standing {
             Self::Cached => "cached",
             Self::Stale => "stale",
             Self::Unsure => "unsure",
+            Self::Failing => "failing",
         }
     }
 }
@@ -155,6 +158,7 @@ impl Picture {
             Some(Standing::Cached) => "#d5e8d4",
             Some(Standing::Stale) => "#ffe6cc",
             Some(Standing::Unsure) => "#fff2cc",
+            Some(Standing::Failing) => "#f8cecc",
             None => "#ffffff",
         }
     }

@@ -261,7 +261,12 @@ fn same_environment(expected: &[(Cow<str>, Option<Cow<str>>)]) -> bool {
     let setting = |name: &str| {
         name.strip_prefix(PARAM_PREFIX).is_some() && !expected.iter().any(|(known, _)| known == name)
     };
-    expected.iter().all(|(name, value)| std::env::var(&**name).ok().as_deref() == value.as_deref())
+    let same = |name: &str, expected: Option<&str>| match std::env::var_os(name) {
+        // A value that is no text is not one of a plan that was made.
+        Some(value) => value.to_str().is_some_and(|value| expected == Some(value)),
+        None => expected.is_none(),
+    };
+    expected.iter().all(|(name, value)| same(name, value.as_deref()))
         && !std::env::vars_os().any(|(name, _)| name.to_str().is_some_and(setting))
 }
 

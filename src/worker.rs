@@ -146,8 +146,10 @@ impl LocalExecutor {
         Ok(opened)
     }
 
-    /// Waits until no other process works on the key.
-    fn claim(&self, job: &Job<'_>) -> Result<Claim, JobError> {
+    /// Waits until no other process works on the key, and says so if it takes long.
+    fn claim(&self, job: &Job<'_>, emit: &Emit) -> Result<Claim, JobError> {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let (since, mut told) = (Instant::now(), false);
         let mut pause = Duration::from_millis(1);
         loop {
             if let Some(claim) = self.cache.try_claim(&job.key)? {
@@ -155,6 +157,12 @@ impl LocalExecutor {
             }
             if interrupt::asked() {
                 return Err(JobError::Stage(StageError::Interrupted));
+            }
+            if !told && since.elapsed() >= PATIENCE {
+                told = true;
+                let other = self.cache.holder(&job.key);
+                let other = other.map_or_else(|| "another process".to_owned(), |id| format!("process {id}"));
+                emit(StageEvent::Note(format!("waits for {other}, which makes the same result")));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(100));
@@ -172,7 +180,7 @@ impl LocalExecutor {
     fn run(&self, job: &Job<'_>, emit: Emit) -> Result<Finished, JobError> {
         let started = Instant::now();
         // One process at a time does the work of a key; who waited finds the result.
-        let _claim = self.claim(job)?;
+        let _claim = self.claim(job, &emit)?;
         if !job.forced
             && let Lookup::Hit(record) = self.cache.actions.lookup(&job.key)?
             && self.cache.actions.complete(&record).is_ok()

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::fmt;
 
+mod nesting;
+
 /// Number of a node (or key) in reading order, counted from 1; 0 is a node that no file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct NodeId(u32);
@@ -106,6 +108,7 @@ impl Node {
 
 /// Reads one YAML document.
 pub fn parse(text: &str) -> Result<Node, SyntaxError> {
+    nesting::check(text)?;
     let count = Cell::new(0);
     let shape = Seed { count: &count, stop_at: None }
         .deserialize(serde_yaml::Deserializer::from_str(text))

@@ -184,3 +184,13 @@ fn a_byte_order_mark_is_no_part_of_the_file() {
     space.write("pipeline.yaml", "\u{feff}stages:\n  s: { usess: command }\n");
     space.run(&[]).code(2).says("pipeline.yaml:2:");
 }
+
+#[test]
+fn brackets_without_end_are_told_at_once_and_with_their_place() {
+    for open in ["[", "{a: "] {
+        let space = TestSpace::new(&format!("stages:\n  a: {}", open.repeat(200_000)));
+        let report = space.pipe(&["check", "pipeline.yaml"]);
+        report.code(2).says("this is not YAML: brackets are nested more than 100 deep");
+        report.says(&format!("pipeline.yaml:2:{}]", 6 + 100 * open.len()));
+    }
+}

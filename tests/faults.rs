@@ -68,6 +68,7 @@ fn an_interrupted_run_ends_with_130_and_the_next_one_finishes() {
         running.signal(signal);
         let report = running.finish();
         report.code(130).says("stopped slow").says("skipped next").says("interrupted, run again to go on");
+        report.says("1 stopped, 1 skipped");
         assert_eq!(report.ran, ["slow"]);
         let program = format!("/proc/{}", space.read("pid").trim());
         assert!(!Path::new(&program).exists(), "the program of the stage is still there");

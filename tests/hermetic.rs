@@ -464,3 +464,16 @@ fn a_program_that_is_found_earlier_or_only_now_is_another() {
     program("one/other", "changed");
     space.run(&[]).code(0).says("1 ran");
 }
+
+#[test]
+fn a_declared_variable_that_is_no_text_is_named_and_not_taken_for_unset() {
+    use std::os::unix::ffi::OsStrExt;
+    let space = TestSpace::new(&stage("echo \"$MYVAR\" > out/o/x", "environment: [MYVAR]"));
+    space.run(&[]).code(0);
+    let mut command = space.command(&["run", "pipeline.yaml"]);
+    let output = command.env("MYVAR", std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(told.contains("the value of the environment variable `MYVAR` is not UTF-8 text"), "{told}");
+    assert!(told.contains("pipeline.yaml:"), "{told}");
+}

@@ -255,18 +255,18 @@ fn the_log_of_a_stage_is_there_while_it_runs_and_after_its_run_was_killed() {
     );
     let running = space.start(&[]);
     space.wait_for("started");
-    running.signal("KILL");
-    running.finish();
     let tells = || space.pipe(&["log", "slow"]).stdout.contains("note      hello");
     wait_until(tells, || format!("the log never came: {}", space.pipe(&["log", "slow"])));
     space.pipe(&["log", "slow"]).code(0).says("`slow` is running in run");
+    running.signal("KILL");
+    running.finish();
     let files = space.files(".pipe/logs");
     assert_eq!(files.len(), 1, "{files:?}");
     assert!(space.read(&format!(".pipe/logs/{}", files[0])).contains("begin     slow at "));
-}
-
     space.pipe(&["log", "slow"]).code(0).prints("note      hello").says("or was killed with it");
     space.pipe(&["history"]).code(0).prints("unfinished");
+}
+
 #[test]
 fn the_log_of_a_cached_stage_is_that_of_the_run_that_made_it() {
     let space = two_runs();
@@ -392,4 +392,29 @@ fn a_damaged_tag_hides_no_run() {
     space.pipe(&["tag", "latest", "good"]).code(0);
     space.write(".pipe/tags/bad", "");
     space.pipe(&["history"]).code(0).prints("good").does_not_say("warning");
+}
+
+#[test]
+fn every_id_that_history_prints_names_its_run() {
+    let space = chain();
+    for message in ["two", "three"] {
+        space.run(&["-m", message]).code(0);
+    }
+    // As if all of them had begun in the same second.
+    let ids: Vec<String> =
+        records(&space, &[]).iter().map(|run| run["id"].as_str().unwrap().into()).collect();
+    for (at, id) in ids.iter().rev().enumerate() {
+        let same = format!("20240102-030405-00{at}-00000{at}");
+        let record = space.read(&format!(".pipe/runs/{id}.json")).replace(id, &same);
+        std::fs::remove_file(space.path(&format!(".pipe/runs/{id}.json"))).unwrap();
+        space.write(&format!(".pipe/runs/{same}.json"), record);
+    }
+    for count in ["1", "2", "3"] {
+        let table = space.pipe(&["history", "-n", count]).stdout;
+        let told: Vec<&str> = table.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(told.len().to_string(), count, "{table}");
+        for id in told {
+            space.pipe(&["log", id]).code(0).prints(&format!("run {id}"));
+        }
+    }
 }

@@ -96,7 +96,7 @@ fn the_fields_of_every_object_are_as_they_were() {
         [
             "cached: event stage time",
             "done: elapsed event facts items_made items_reused stage time unchanged",
-            "ended: cached event failed interrupted ran skipped time",
+            "ended: cached event failed interrupted ran skipped stopped time",
             "failed: elapsed error event log stage time",
             "may-run: because event stage time",
             "note: event stage text time",
@@ -112,6 +112,14 @@ fn the_fields_of_every_object_are_as_they_were() {
 }
 
 #[test]
+fn json_is_printed_whole_where_it_is_quiet_too() {
+    let space = chain();
+    space.write("pipeline.yaml", CHAIN.replace("step: 1", "step: 2"));
+    let report = space.run(&["--json", "--quiet"]);
+    assert!(names(report.code(0)).contains(&"done scale".to_owned()), "{report}");
+}
+
+#[test]
 fn quiet_tells_failures_and_a_last_line() {
     let space = chain();
     space
@@ -120,4 +128,17 @@ fn quiet_tells_failures_and_a_last_line() {
     report.code(1).says("FAILED other").says("exit status: 4").says("2 ran, 1 cached, 1 FAILED");
     report.does_not_say("running").does_not_say("done").does_not_say("cached clean");
     assert_eq!(report.stdout, "");
+}
+
+#[test]
+fn control_characters_of_programs_are_shown_and_not_obeyed() {
+    let space = TestSpace::new(
+        "stages:\n  a: { uses: command, with: { run: 'printf \"one\\033[2J\\000two\\n\"; printf \"\\033[31mred\\n\" >&2; exit 1', \
+         outputs: [o] } }\n",
+    );
+    let report = space.run(&[]);
+    report.code(1).says("one␛[2J␀two").says("␛[31mred");
+    let log = space.pipe(&["log", "a"]);
+    log.code(0).prints("one␛[2J␀two");
+    assert!(!format!("{report}{log}").contains(['\x1b', '\0']), "{report}");
 }

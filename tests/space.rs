@@ -205,6 +205,10 @@ impl Running<'_> {
         wait_until(|| stderr().contains(text), || format!("`{text}` was never said:\n{}", stderr()));
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal by name, e.g. `INT`.
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -{name} {}", self.child.id());

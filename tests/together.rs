@@ -134,3 +134,19 @@ fn a_program_that_leaves_another_behind_does_not_hold_up_the_run() {
     let _ = std::process::Command::new("kill").arg(left.trim()).status();
     report.code(0);
 }
+
+#[test]
+fn a_run_that_waits_for_another_process_says_for_which() {
+    let space = TestSpace::new(&format!(
+        "stages:\n  slow:\n{}",
+        waiting("echo slow >> $LOG; touch $DIR/started; wait_for go; touch out/o/f")
+    ));
+    let first = space.start(&[]);
+    space.wait_for("started");
+    let second = space.start(&[]);
+    second.wait_until_it_says(&format!("waits for process {}, which makes the same result", first.id()));
+    space.write("go", "");
+    second.finish().code(0);
+    // Its report took the log of both.
+    first.finish().code(0);
+}

@@ -302,3 +302,19 @@ fn a_stage_that_failed_last_time_is_told_apart_from_its_last_result() {
         space.run(&[]).code(1).says("running s  external files `files/x.txt` changed: `x.txt` changed");
     }
 }
+
+#[test]
+fn what_cannot_be_hashed_would_fail_and_says_nothing_of_others() {
+    let space = TestSpace::new(
+        "stages:\n  a: { uses: command, with: { run: 'touch out/o/f', outputs: [o], files: [loop] } }\n  b: { uses: command, \
+         in: { a: a }, with: { run: 'touch out/o/f', outputs: [o] } }\n  c: { uses: command, with: { run: 'echo c > out/o/f', \
+         outputs: [o] } }\n",
+    );
+    space.write("loop/file", "");
+    std::os::unix::fs::symlink(".", space.path("loop/again")).unwrap();
+    let plan = space.pipe(&["why", "--plan", "pipeline.yaml"]);
+    plan.code(0).prints("would fail  a  because ").prints("links back to a folder that holds it");
+    plan.prints("may run    b  because it needs `a`, which would fail\n");
+    plan.prints("would run  c  because it has no result on record\n");
+    space.pipe(&["status", "pipeline.yaml"]).code(0).prints("failing a");
+}

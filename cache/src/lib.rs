@@ -61,7 +61,7 @@ pub use gc::{Collection, GcOptions, Group, Reason, StaleResult, Thing};
 pub use journal::{Journal, Magic};
 pub use layout::Layout;
 pub use listing::{ChangeKind, FileChange, ListedFile, Listing, diff_listing};
-pub use lock::{Claim, claim, try_claim};
+pub use lock::{Claim, claim, holder, try_claim};
 pub use manifest::{
     ActionKey, ArtifactType, ExternalRecord, InputRecord, MANIFEST_VERSION, Manifest, input_element,
 };
@@ -127,6 +127,11 @@ impl Cache {
     /// Takes the claim on `key`; `None` while somebody else holds it.
     pub fn try_claim(&self, key: &ActionKey) -> Result<Option<Claim>, CacheError> {
         try_claim(&self.layout, key)
+    }
+
+    /// The other process that holds the claim on `key`, where the system tells it.
+    pub fn holder(&self, key: &ActionKey) -> Option<u32> {
+        holder(&self.layout, key)
     }
 
     /// Loads the stat cache; a damaged one is empty, with a warning.

@@ -33,6 +33,11 @@ pub fn try_claim(layout: &Layout, key: &ActionKey) -> Result<Option<Claim>, Cach
     Ok(locked.then_some(Claim { _file: file }))
 }
 
+/// The other process that holds the claim on `key`, where the system tells it.
+pub fn holder(layout: &Layout, key: &ActionKey) -> Option<u32> {
+    system::holder(&key.0, &layout.claims(&key.0))
+}
+
 /// Waits for the claim on what `digest` names.
 pub(crate) fn wait_for(layout: &Layout, digest: &Digest) -> io::Result<Claim> {
     let file = open(layout, digest)?;
@@ -54,7 +59,32 @@ mod system {
     use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, fcntl};
     use nix::libc::{F_WRLCK, SEEK_SET, flock};
+    use std::fs;
     use std::io;
+    use std::path::Path;
+
+    /// Such locks have no owner for `fcntl`, but the descriptors of a process tell theirs:
+    /// `lock:  1: OFDLCK ADVISORY  WRITE -1 00:2f:77 START END`.
+    pub(super) fn holder(digest: &Digest, path: &Path) -> Option<u32> {
+        let name = path.file_name()?;
+        let start = byte(digest).l_start.to_string();
+        let holds = |text: &str| {
+            let mut locks = text.lines().filter(|line| line.starts_with("lock:") && line.contains("OFDLCK"));
+            locks.any(|line| line.split_whitespace().nth_back(1) == Some(&start))
+        };
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        let mut processes = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        processes.find(|process| {
+            let open = |fd: &fs::DirEntry| {
+                fs::read_link(fd.path()).is_ok_and(|file| file.file_name() == Some(name))
+                    && fs::read_to_string(format!("/proc/{process}/fdinfo/{}", fd.file_name().display()))
+                        .is_ok_and(|text| holds(&text))
+            };
+            *process != std::process::id()
+                && fs::read_dir(format!("/proc/{process}/fd"))
+                    .is_ok_and(|descriptors| descriptors.flatten().any(|fd| open(&fd)))
+        })
+    }
 
     pub(super) fn lock(file: &File, digest: &Digest) -> io::Result<()> {
         loop {
@@ -93,6 +123,11 @@ mod system {
     use super::{Digest, File};
     use std::fs::TryLockError;
     use std::io;
+    use std::path::Path;
+
+    pub(super) fn holder(_digest: &Digest, _path: &Path) -> Option<u32> {
+        None
+    }
 
     pub(super) fn lock(file: &File, _digest: &Digest) -> io::Result<()> {
         file.lock()

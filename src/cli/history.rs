@@ -4,7 +4,8 @@ use super::status::open_to_read;
 use super::{CliError, OK};
 use crate::{console, when};
 use clap::Args;
-use pipe_cache::{Outcome, RunRecord};
+use pipe_cache::{Outcome, RunId, RunRecord};
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 /// List the runs on record, the latest first
@@ -32,7 +33,10 @@ pub(crate) fn run(args: &HistoryArgs) -> Result<u8, CliError> {
     match (&args.file, runs.is_empty()) {
         (Some(file), true) => console::hint(format!("no run of `{}` is on record here", file.display())),
         (None, true) => console::hint("no run is on record here; `pipe run FILE` makes the first"),
-        (_, false) => console::data(table(&runs)),
+        (_, false) => {
+            let all = workspace.cache.runs.ids().map_err(|error| CliError::failed(&error))?;
+            console::data(table(&runs, id_size(&runs, &all)));
+        }
     }
     Ok(OK)
 }
@@ -66,9 +70,8 @@ fn plain(path: &Path) -> PathBuf {
 const HEADINGS: [&str; 8] = ["run", "when", "pipeline", "stages", "time", "tags", "commit", "message"];
 
 /// Columns as wide as their longest entry; those without any entry are left out.
-fn table(runs: &[RunRecord]) -> String {
-    let size = id_size(runs);
-    let rows: Vec<[String; 8]> = runs.iter().map(|run| row(run, size)).collect();
+fn table(runs: &[RunRecord], id_size: usize) -> String {
+    let rows: Vec<[String; 8]> = runs.iter().map(|run| row(run, id_size)).collect();
     let used = |column: usize| rows.iter().any(|row| !row[column].is_empty());
     let columns: Vec<usize> = (0..HEADINGS.len()).filter(|&column| used(column)).collect();
     let width = |text: &str| text.chars().count();
@@ -89,11 +92,17 @@ fn table(runs: &[RunRecord]) -> String {
     text
 }
 
-/// As much of the ids as tells them apart: date and time, with milliseconds, or all of it.
-fn id_size(runs: &[RunRecord]) -> usize {
-    let ids: Vec<String> = runs.iter().map(|run| run.id.to_string()).collect();
-    let differ = |size: &usize| ids.windows(2).all(|pair| pair[0][..*size] != pair[1][..*size]);
-    [15, 19].into_iter().find(differ).unwrap_or(26)
+/// As much of the ids as names each of these runs among all: date and time, with milliseconds, or all of it.
+fn id_size(runs: &[RunRecord], all: &[RunId]) -> usize {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    let is_unique = |size: &usize| {
+        let mut count: HashMap<&str, usize> = HashMap::new();
+        for id in &all {
+            *count.entry(&id[..*size]).or_default() += 1;
+        }
+        runs.iter().all(|run| count.get(&run.id.to_string()[..*size]).is_none_or(|count| *count == 1))
+    };
+    [15, 19].into_iter().find(is_unique).unwrap_or(26)
 }
 
 fn row(run: &RunRecord, id_size: usize) -> [String; 8] {

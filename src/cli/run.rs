@@ -8,7 +8,7 @@ use crate::console::{self, Console, Output};
 use crate::current::part_suffices;
 use crate::event::{Event, Totals};
 use crate::lockfile::{self, Update};
-use crate::plan::{Plan, PlannedStage};
+use crate::plan::Plan;
 use crate::run::{Options, Results, Summary, Workspace, place_results};
 use crate::state::{self, Call, Extent, Found, Known, News};
 use crate::worker::LocalExecutor;
@@ -50,7 +50,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 struct OutputArgs {
     /// Say nothing but failures, warnings and a last line
-    #[arg(short, long, conflicts_with = "json")]
+    #[arg(short, long)]
     quiet: bool,
     /// Print what happens as JSON, one object a line, and nothing else on stdout
     #[arg(long)]
@@ -103,6 +103,7 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     };
     // Not before the pipeline is known to be one.
     let workspace = open_workspace(&args.shares)?;
+    own_results(&plan, &workspace)?;
     let all = || plan.order.iter().copied().collect();
     let options = Options {
         wanted: if known.is_part() { all() } else { args.select.wanted(&plan)? },
@@ -113,7 +114,6 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
         command: std::env::args().collect(),
     };
     if let Some(left) = options.forced.difference(&options.wanted).next() {
-    own_results(&plan, &workspace)?;
         let message =
             format!("`--force {}`: it is not among the stages that are asked for", plan.graph[*left].id);
         return Err(CliError::usage(message, "name it too, or leave out `--force`"));
@@ -292,24 +292,6 @@ pub(crate) fn execute(
         .map_err(|error| CliError::failed(&error))
 }
 
-fn nothing_to_do(name: &str, stages: usize, since: Instant) -> String {
-    let time = console::duration(since.elapsed());
-    format!("{name}: nothing to do, {stages} stages up to date ({time})")
-}
-
-fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String {
-    let Totals { ran, cached, failed, skipped, interrupted } = totals;
-    let time = console::duration(since.elapsed());
-    if dry {
-        return format!("{}: {ran} would run at once, {cached} cached; nothing was run", plan.name);
-    }
-    if *ran == 0 && *failed == 0 && *skipped == 0 && !interrupted {
-        return nothing_to_do(&plan.name, *cached, since);
-    }
-    let mut parts = vec![format!("{ran} ran"), format!("{cached} cached")];
-    if *failed > 0 {
-        parts.push(format!("{failed} FAILED"));
-    }
 /// What stands in the results and looks as if it were of this pipeline.
 fn stale_line(results: &Path, stale: &[String]) -> String {
     const SHOWN: usize = 3;
@@ -321,6 +303,27 @@ fn stale_line(results: &Path, stale: &[String]) -> String {
     )
 }
 
+fn nothing_to_do(name: &str, stages: usize, since: Instant) -> String {
+    let time = console::duration(since.elapsed());
+    format!("{name}: nothing to do, {stages} stages up to date ({time})")
+}
+
+fn last_line(plan: &Plan, totals: &Totals, since: Instant, dry: bool) -> String {
+    let Totals { ran, cached, failed, skipped, stopped, interrupted } = totals;
+    let time = console::duration(since.elapsed());
+    if dry {
+        return format!("{}: {ran} would run at once, {cached} cached; nothing was run", plan.name);
+    }
+    if *ran == 0 && *failed == 0 && *skipped == 0 && !interrupted {
+        return nothing_to_do(&plan.name, *cached, since);
+    }
+    let mut parts = vec![format!("{ran} ran"), format!("{cached} cached")];
+    if *failed > 0 {
+        parts.push(format!("{failed} FAILED"));
+    }
+    if *stopped > 0 {
+        parts.push(format!("{stopped} stopped"));
+    }
     if *skipped > 0 {
         parts.push(format!("{skipped} skipped"));
     }

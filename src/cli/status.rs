@@ -87,7 +87,9 @@ pub(crate) fn assess(
     workspace: &Workspace,
     patterns: &[String],
 ) -> Result<BTreeMap<NodeIndex, Finding>, CliError> {
-    let options = Options { wanted: wanted(plan, patterns)?, dry: true, ..Options::default() };
+    // What one stage cannot read is no news of those that do not need it.
+    let options =
+        Options { wanted: wanted(plan, patterns)?, dry: true, keep_going: true, ..Options::default() };
     let nodes: BTreeMap<String, NodeIndex> =
         plan.stages().map(|(node, planned)| (planned.id.to_string(), node)).collect();
     let mut findings = BTreeMap::new();
@@ -96,7 +98,7 @@ pub(crate) fn assess(
         let (stage, standing, reasons) = match event {
             Event::Cached { stage } => (stage, Standing::Cached, Vec::new()),
             Event::WouldRun { stage, reasons } => (stage, Standing::Stale, reasons.clone()),
-            Event::Failed { stage, error, .. } => (stage, Standing::Stale, vec![error.clone()]),
+            Event::Failed { stage, error, .. } => (stage, Standing::Failing, vec![error.clone()]),
             Event::MightRun { stage, because } | Event::Skipped { stage, because } => {
                 (stage, Standing::Unsure, vec![because.clone()])
             }

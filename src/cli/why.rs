@@ -52,6 +52,7 @@ fn outline(plan: &Plan, findings: &BTreeMap<NodeIndex, Finding>) {
             }
             Standing::Stale => "would run",
             Standing::Unsure => "may run",
+            Standing::Failing => "would fail",
         };
         console::data_line(format!("{word:<9}  {}  because {}", planned.id, reasons.join("; ")));
     }
@@ -82,6 +83,7 @@ fn explain_stage(
             Standing::Cached => console::data_line("  now: up to date"),
             Standing::Stale => console::data_line("  now: would run"),
             Standing::Unsure => console::data_line("  now: may run"),
+            Standing::Failing => console::data_line("  now: would fail"),
         }
         for reason in &finding.reasons {
             console::data_line(format!("    because {reason}"));

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// - `interrupted`: `stage`, `elapsed`
 /// - `skipped`: `stage`, `because`
 /// - `outlook`: `left`
-/// - `ended`: `ran`, `cached`, `failed`, `skipped`, `interrupted`
+/// - `ended`: `ran`, `cached`, `failed`, `skipped`, `stopped`, `interrupted`
 pub(super) fn object(event: &Event, time: Timestamp) -> Option<String> {
     let (name, mut fields) = fields(event)?;
     fields["time"] = json!(time.to_string());
@@ -78,9 +78,9 @@ fn fields(event: &Event) -> Option<(&'static str, Value)> {
         Event::Skipped { stage, because } => ("skipped", json!({ "stage": stage, "because": because })),
         Event::Outlook { left } => ("outlook", json!({ "left": seconds(left) })),
         Event::Warning(text) => ("warning", json!({ "stage": null, "text": text })),
-        Event::Ended(Totals { ran, cached, failed, skipped, interrupted }) => {
+        Event::Ended(Totals { ran, cached, failed, skipped, stopped, interrupted }) => {
             let value = json!({ "ran": ran, "cached": cached, "failed": failed, "skipped": skipped,
-                "interrupted": interrupted });
+                "stopped": stopped, "interrupted": interrupted });
             ("ended", value)
         }
     })

@@ -4,6 +4,7 @@ use super::{Style, because, duration, progress};
 use crate::event::{Event, Totals};
 use console::Term;
 use pipe_stages::context::StageEvent;
+use pipe_stages::text::visible;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -63,7 +64,7 @@ impl Live {
         // The cursor stands below the last line.
         let lines = self.picture.lines(usize::from(rows).saturating_sub(1), Instant::now());
         for line in lines {
-            let line = console::truncate_str(&line, usize::from(width), "…").into_owned();
+            let line = console::truncate_str(&visible(&line), usize::from(width), "…").into_owned();
             let painted = if super::color() { Style::Dim.paint(&line) } else { line.clone() };
             self.terminal.write_line(&painted)?;
             self.drawn.push(line);

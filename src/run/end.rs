@@ -45,6 +45,7 @@ impl Run<'_> {
             Ok(finished) => self.done(node, finished),
             Err(error) if error.is_interrupt() => {
                 self.totals.interrupted = true;
+                self.totals.stopped += 1;
                 self.close_record(node, Outcome::Interrupted, elapsed, None);
                 let stage = self.name(node);
                 self.tell(&Event::Interrupted { stage, elapsed });
@@ -60,8 +61,8 @@ impl Run<'_> {
             Err(error) if error.may_pass() && self.rest(node, &error, elapsed) => {}
             Err(error) => self.fail(node, error.chain(), elapsed),
         }
-        self.save_record()
         self.unsaved = true;
+        self.save_record()
     }
 
     /// Lets a stage whose try failed pause before another. False if it had its last.
@@ -154,7 +155,12 @@ impl Run<'_> {
         let log = self.logs.path(&name);
         self.tell(&Event::Failed { stage: name.clone(), error, elapsed, log });
         for next in self.schedule.end(node, State::Failed) {
-            self.skip(next, format!("`{name}` failed"));
+            let because = if self.options.dry {
+                format!("it needs `{name}`, which would fail")
+            } else {
+                format!("`{name}` failed")
+            };
+            self.skip(next, because);
         }
         if !self.options.keep_going && !self.stopping {
             self.stopping = true;

@@ -13,3 +13,4 @@ pub mod registry;
 pub mod stage;
 #[cfg(test)]
 mod testing;
+pub mod text;

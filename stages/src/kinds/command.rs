@@ -204,6 +204,13 @@ impl Params {
                 problems.add("environment", message, help);
             }
         }
+        for name in self.environment.passed() {
+            if std::env::var_os(name).is_some_and(|value| value.to_str().is_none()) {
+                let message = format!("the value of the environment variable `{name}` is not UTF-8 text");
+                let help = format!("set `{name}` to UTF-8 text, or take it out of `environment`");
+                problems.add("environment", message, help);
+            }
+        }
     }
 
     /// What is run for certain must be there before anything runs.

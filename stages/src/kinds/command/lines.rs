@@ -4,6 +4,7 @@
 //! not twice.
 
 use crate::context::StageContext;
+use crate::text::visible;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -64,7 +65,7 @@ impl LineBuffer {
     fn end_line(&mut self, lines: &mut Lines) {
         let bytes = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
         let shown = bytes.iter().rposition(|byte| *byte == b'\r').map_or(bytes, |drawn| &bytes[drawn + 1..]);
-        lines.push(self.stream, String::from_utf8_lossy(shown).into_owned());
+        lines.push(self.stream, visible(&String::from_utf8_lossy(shown)).into_owned());
         self.bytes.clear();
     }
 }
