@@ -55,7 +55,7 @@ struct Content {
 
 impl Stage for Report {
     const KIND: &'static str = "report";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const SUMMARY: &'static str =
         "Writes one self-contained HTML page: scores, what the data are, and how training went.";
     type Params = Params;

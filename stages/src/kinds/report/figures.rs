@@ -95,7 +95,7 @@ pub(super) fn metric_name(metric: &str) -> String {
         "hd_mm" => "HD (mm)".into(),
         "hd95_mm" => "HD95 (mm)".into(),
         "assd_mm" => "ASSD (mm)".into(),
-        "volume_error_ml" => "volume error (ml)".into(),
+        "volume_error_ml" => "Volume error (ml)".into(),
         other => match other.strip_suffix("_mm") {
             Some(length) => format!("{} (mm)", length.replace('_', " ")),
             None => other.replace('_', " "),
