@@ -24,10 +24,10 @@ pub struct Results {
 pub fn other_owner(plan: &Plan, workspace: &Workspace, folder: &Path) -> Result<Option<PathBuf>, CacheError> {
     let Some(file) = workspace.cache.store.owner(folder)?.map(PathBuf::from) else { return Ok(None) };
     let (Ok(there), Ok(here)) = (file.canonicalize(), plan.file.canonicalize()) else { return Ok(None) };
-    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(None) };
     if there == here {
         return Ok(None);
     }
+    let Ok(text) = std::fs::read_to_string(&file) else { return Ok(None) };
     let other = Pipeline::parse(&file, &text, &Overrides::default());
     // One that cannot be read at the moment keeps its results.
     Ok(other.map_or(true, |other| other.name == plan.name).then_some(file))

@@ -137,7 +137,7 @@ pub(super) struct StoredPlan<'a> {
     pub(super) stages: Values<'a>,
     /// Names of ports.
     pub(super) ports: Vec<String>,
-    /// Source, target, output, input, position; ports by their place in `ports`.
+    /// Source, target, output, input, position, whether it is alone; ports by their place in `ports`.
     pub(super) edges: Vec<(u32, u32, u32, u32, u32, bool)>,
 }
 
