@@ -1,15 +1,15 @@
 //! Trains a U-Net on noise for a few steps, for `benches/peers/training.py`, which compares the step with PyTorch's.
 //!
-//! `training NETWORK STEPS THREADS`, where NETWORK is `unet2d`, `unet3d` or `nnunet`. Prints the number of trained values,
-//! then for each step its CPU time and its wall time in milliseconds, then what the process held before the first step and
-//! at most, in KiB (Linux only).
+//! `training NETWORK STEPS THREADS [DEVICE]`, where NETWORK is `unet2d`, `unet3d` or `nnunet`, and DEVICE `cpu` unless given.
+//! Prints the number of trained values, then for each step its CPU time and its wall time in milliseconds, then what the
+//! process held before the first step and at most, in KiB (Linux only; memory of the processor).
 
 use std::error::Error;
 use std::time::Instant;
 
 use pipe_nn::{
-    Adam, Augment, Case, Clip, DiceCe, Dims, Down, Io, Loss, Network, Optimizer, Progress, Sgd, TrainConfig,
-    TrainJob, UNet, train,
+    Adam, Augment, Case, Clip, Device, DiceCe, Dims, Down, Io, Loss, Network, Optimizer, Progress, Sgd,
+    TrainConfig, TrainJob, UNet, train_with,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -77,9 +77,12 @@ fn cases(work: &Work, samples: usize) -> Vec<Case> {
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo bench` adds an argument of its own.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let [name, steps, threads] = &arguments[..] else {
-        return Err("use: training unet2d|unet3d|nnunet STEPS THREADS".into());
+    let (name, steps, threads, device) = match &arguments[..] {
+        [name, steps, threads] => (name, steps, threads, Device::Cpu),
+        [name, steps, threads, device] => (name, steps, threads, device.parse()?),
+        _ => return Err("use: training unet2d|unet3d|nnunet STEPS THREADS [cpu|cuda]".into()),
     };
+    let processor = device.choose(0)?.processor;
     let (work, steps) = (work(name)?, steps.parse::<usize>()?);
     rayon::ThreadPoolBuilder::new().num_threads(threads.parse()?).build_global()?;
     let cases = cases(&work, steps * work.batch_size);
@@ -106,7 +109,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} values", work.network.trained_count());
     let before = memory("VmRSS:")?;
     let mut last = (cpu_milliseconds(), Instant::now());
-    train(
+    train_with(
+        processor,
         &job,
         &mut |progress| {
             if let Progress::Step { .. } = progress {

@@ -114,9 +114,15 @@ pub fn train_with(
         Processor::Cpu => train(job, observer, should_stop),
         #[cfg(feature = "cuda")]
         Processor::Cuda(number) => {
-            let device = cuda::open(number)
+            let backend = open_cuda(number)
                 .map_err(|reason| NnError::NoDevice { wish: processor.to_string(), reason })?;
-            crate::train::train_on(crate::Reference::new(device), job, observer, should_stop)
+            // An operation that the device cannot do unwinds; nothing of the training is used after that.
+            let training =
+                std::panic::AssertUnwindSafe(|| crate::train::train_on(backend, job, observer, should_stop));
+            std::panic::catch_unwind(training).unwrap_or_else(|payload| {
+                Err(crate::DeviceFailure::caught(payload)
+                    .unwrap_or_else(|payload| std::panic::resume_unwind(payload)))
+            })
         }
         #[cfg(not(feature = "cuda"))]
         Processor::Cuda(_) => {
@@ -146,7 +152,6 @@ pub fn try_cuda(number: usize) -> Result<(), String> {
 #[cfg(feature = "cuda")]
 mod cuda {
     use cudarc::driver::{CudaDevice, result};
-    use dfdx::prelude::Cuda;
 
     /// Whether driver, device and run-time compiler are there. dfdx ends the process where one of them is not, so each is
     /// asked first.
@@ -162,17 +167,27 @@ mod cuda {
             };
             return Err(format!("there is {listed}"));
         }
-        CudaDevice::new(number).map_err(|error| format!("cuda:{number} cannot be opened: {error:?}"))?;
-        // dfdx compiles some of its kernels when they are first used.
-        cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}")
-            .map(|_| ())
-            .map_err(|error| format!("the run-time compiler (NVRTC) does not work: {error:?}"))
+        let device =
+            CudaDevice::new(number).map_err(|error| format!("cuda:{number} cannot be opened: {error:?}"))?;
+        // The kernels are compiled on the machine that runs them.
+        let compiled = cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}")
+            .map_err(|error| format!("the run-time compiler (NVRTC) does not work: {error:?}"))?;
+        device.load_ptx(compiled, "probe", &["nothing"]).map_err(|error| {
+            format!("the driver does not take what NVRTC compiles (is it older than NVRTC?): {error:?}")
+        })
     }
+}
 
-    pub(super) fn open(number: usize) -> Result<Cuda, String> {
-        probe(number)?;
-        Cuda::try_build(number, 0).map_err(|error| format!("cuda:{number} cannot be opened: {error:?}"))
-    }
+/// Opens a CUDA device and loads the kernels onto it.
+///
+/// # Errors
+/// Why it cannot be used.
+#[cfg(feature = "cuda")]
+pub fn open_cuda(number: usize) -> Result<crate::CudaBackend, String> {
+    cuda::probe(number)?;
+    let device = dfdx::prelude::Cuda::try_build(number, 0)
+        .map_err(|error| format!("cuda:{number} cannot be opened: {error:?}"))?;
+    crate::CudaBackend::new(device).map_err(|reason| format!("cuda:{number} cannot be used: {reason}"))
 }
 
 #[cfg(test)]

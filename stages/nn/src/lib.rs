@@ -49,9 +49,13 @@ mod words;
 pub use architecture::{Architecture, Io};
 pub use augment::{Augment, Random};
 pub use backend::{Act, Backend, CpuBackend, Flat, Labels, Recorder, Reference, Rows};
+#[cfg(feature = "cuda")]
+pub use backend::{CudaBackend, DeviceFailure};
 pub use classifier::{Classifier, Linear};
 pub use config::{EarlyStopping, Penalty, TrainConfig};
 pub use data::{Case, CaseSource, LoadError};
+#[cfg(feature = "cuda")]
+pub use device::open_cuda;
 pub use device::{Chosen, Device, Processor, train_with, try_cuda};
 pub use error::NnError;
 pub use geometry::{Geometry, Window};

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::NnError;
-use crate::backend::Flat;
+use crate::backend::{Backend, Flat};
 use crate::network::{Network, ParameterSpec};
 use crate::words::names_alone;
 
@@ -193,15 +193,16 @@ impl<D: Device<f32>> OptimizerState<D> {
     }
 
     /// Applies one update and returns the Euclidean norm of the whole gradient, before it was clipped.
-    pub(crate) fn update(
+    pub(crate) fn update<B: Backend<Device = D>>(
         &mut self,
+        backend: &B,
         rate: f64,
         parameters: &mut [Flat<D>],
         gradients: &mut Gradients<f32, D>,
     ) -> Result<f64, NnError> {
         let failed = |error: D::Err| NnError::device("updating parameters", error);
         self.step += 1;
-        let norm = self.clip_all(parameters, gradients).map_err(failed)?;
+        let norm = self.clip_all(backend, parameters, gradients).map_err(failed)?;
         for (index, parameter) in parameters.iter_mut().enumerate() {
             if self.uses[index] != Use::Kept {
                 self.update_one(index, rate, parameter, gradients).map_err(failed)?;
@@ -211,30 +212,30 @@ impl<D: Device<f32>> OptimizerState<D> {
     }
 
     /// Bounds the gradients of the trained parameters in place; returns their norm as it was.
-    fn clip_all(&self, parameters: &[Flat<D>], gradients: &mut Gradients<f32, D>) -> Result<f64, D::Err> {
+    fn clip_all<B: Backend<Device = D>>(
+        &self,
+        backend: &B,
+        parameters: &[Flat<D>],
+        gradients: &mut Gradients<f32, D>,
+    ) -> Result<f64, D::Err> {
         let Clip { norm, value } = self.clip;
-        let trained = || parameters.iter().zip(&self.uses).filter(|(_, used)| **used != Use::Kept);
-        let square = |gradient: &[f32]| gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>();
-        let (mut before, mut after) = (0.0, 0.0);
-        for (parameter, _) in trained() {
-            gradients.get_or_alloc_mut(parameter)?;
-            let gradient = gradients.get(parameter);
-            let own = square(&gradient.as_vec());
-            before += own;
-            after += match value {
-                None => own,
-                Some(bound) => {
-                    let clipped = gradient.try_clamp(-bound, bound)?;
-                    replace(gradients, parameter, &clipped)?;
-                    square(&clipped.as_vec())
-                }
-            };
+        let uses = parameters.iter().zip(&self.uses);
+        let trained: Vec<_> =
+            uses.filter(|(_, used)| **used != Use::Kept).map(|(parameter, _)| parameter).collect();
+        let before: f64 = backend.gradient_squares(&trained, gradients)?.iter().sum();
+        let mut after = before;
+        if let Some(bound) = value {
+            for parameter in &trained {
+                let clipped = gradients.get(*parameter).try_clamp(-bound, bound)?;
+                replace(gradients, parameter, &clipped)?;
+            }
+            after = backend.gradient_squares(&trained, gradients)?.iter().sum();
         }
         if let Some(bound) = norm.filter(|bound| after.sqrt() > *bound) {
             // The addend is PyTorch's; it keeps the clipped norm just below the bound.
             let factor = (bound / (after.sqrt() + 1e-6)) as f32;
-            for (parameter, _) in trained() {
-                let clipped = gradients.get(parameter).try_mul(factor)?;
+            for parameter in &trained {
+                let clipped = gradients.get(*parameter).try_mul(factor)?;
                 replace(gradients, parameter, &clipped)?;
             }
         }
@@ -351,6 +352,7 @@ fn replace<D: Device<f32>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::CpuBackend;
     use crate::weights::Parameters;
 
     /// 100 steps of 50 values on given gradients, with a rate that falls and weight decay 0.01.
@@ -360,14 +362,15 @@ mod tests {
         let file = Parameters::from_safetensors(include_bytes!("../tests/reference/optimizers.safetensors"))
             .unwrap();
         let values = |name: &str| file.get(name).unwrap().1.to_vec();
-        let device = Cpu::default();
+        let backend = CpuBackend::default();
+        let device = backend.device();
         let mut state = OptimizerState::new(optimizer, clip, 0.01, vec![Use::Decayed]);
         let mut parameters = vec![device.tensor_from_vec(values("start"), (50,))];
         for (step, gradient) in values("gradients").chunks_exact(50).enumerate() {
             let slope = device.tensor_from_vec(gradient.to_vec(), (50,));
             let mut gradients = (parameters[0].leaky_trace() * slope).sum::<(), Axis<0>>().backward();
             let rate = 3e-3 * (1.0 - step as f64 / 100.0).powf(0.9);
-            let norm = state.update(rate, &mut parameters, &mut gradients).unwrap();
+            let norm = state.update(&backend, rate, &mut parameters, &mut gradients).unwrap();
             let expected = gradient.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
             assert!((norm - expected).abs() <= 1e-6 * expected, "norm {norm}, expected {expected}");
         }
@@ -409,7 +412,7 @@ mod tests {
                 OptimizerState::new(optimizer, Clip::default(), 0.5, vec![Use::Decayed, Use::Kept]);
             let mut parameters = vec![device.tensor_from_vec(vec![2.0, -4.0], (2,)); 2];
             let mut gradients = Gradients::leaky();
-            state.update(0.1, &mut parameters, &mut gradients).unwrap();
+            state.update(&CpuBackend::default(), 0.1, &mut parameters, &mut gradients).unwrap();
             // Without a gradient only the decay moves: by 0.1 · 0.5.
             assert_eq!(parameters[0].as_vec(), [1.9, -3.8], "{optimizer:?}");
             assert_eq!(parameters[1].as_vec(), [2.0, -4.0], "kept, {optimizer:?}");

@@ -115,7 +115,8 @@ impl<'a, B: Backend> Stepper<'a, B> {
         if watch {
             layers.extend(self.gradient_statistics(&mut gradients)?);
         }
-        let norm = self.optimizer.update(rate, &mut self.model.parameters, &mut gradients)?;
+        let backend = self.model.backend().clone();
+        let norm = self.optimizer.update(&backend, rate, &mut self.model.parameters, &mut gradients)?;
         self.move_average(number);
         Ok(Watched { loss: total as f32, norm, layers })
     }
@@ -155,10 +156,9 @@ impl<'a, B: Backend> Stepper<'a, B> {
         if weights_l1 > 0.0 || weights_l2 > 0.0 {
             for (spec, weight) in model.network().parameters.iter().zip(&model.parameters) {
                 if spec.role.is_weight() {
-                    let weight = weight.retaped::<OwnedTape<f32, B::Device>>();
-                    let first = weight.with_empty_tape().abs().sum::<(), Axis<0>>() * weights_l1;
-                    let second = weight.square().sum::<(), Axis<0>>() * weights_l2;
-                    loss = loss + (first + second);
+                    let (held, mut tape) = loss.split_tape();
+                    let penalty = model.backend().weight_penalty(&mut tape, weight, [weights_l1, weights_l2]);
+                    loss = held.put_tape(tape) + penalty;
                 }
             }
         }

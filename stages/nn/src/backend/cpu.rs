@@ -1,10 +1,11 @@
 //! The CPU backend: fused kernels recorded on dfdx's tape. Owns activations and their gradients as recycled buffers;
 //! parameters and their gradients stay dfdx's.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use dfdx::prelude::*;
 
+use super::slot::{Gather, Slot};
 use super::workspace::{Buffer, Workspace};
 use super::{Act, Backend, Flat, Labels, Recorder, Rows};
 use crate::geometry::{self, Geometry, Window};
@@ -26,25 +27,9 @@ impl Default for CpuBackend {
     }
 }
 
-/// Where the gradient of one activation gathers during the backward pass.
-#[derive(Debug, Default)]
-struct Slot(Mutex<Option<Buffer>>);
-
-impl Slot {
-    fn with<R>(&self, act: impl FnOnce(&mut Option<Buffer>) -> R) -> R {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn take(&self) -> Option<Buffer> {
-        self.with(Option::take)
-    }
-
-    /// Adds a contribution; the first one is kept as it is.
-    fn add(&self, contribution: Buffer) {
-        self.with(|held| match held {
-            Some(sum) => kernels::add_assign(sum, &contribution),
-            None => *held = Some(contribution),
-        });
+impl Gather for Buffer {
+    fn add_assign(&mut self, more: &Self) {
+        kernels::add_assign(self, more);
     }
 }
 
@@ -53,7 +38,7 @@ impl Slot {
 pub struct HostValue {
     data: Arc<Buffer>,
     /// Absent for a constant: nothing upstream wants its gradient.
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<Slot<Buffer>>>,
 }
 
 impl CpuBackend {
@@ -74,7 +59,7 @@ impl CpuBackend {
     }
 
     /// A new activation, and the slot its gradient will gather in.
-    fn output(data: Buffer, geometry: Geometry, channels: usize) -> (Act<HostValue>, Arc<Slot>) {
+    fn output(data: Buffer, geometry: Geometry, channels: usize) -> (Act<HostValue>, Arc<Slot<Buffer>>) {
         let slot = Arc::new(Slot::default());
         let value = HostValue { data: Arc::new(data), slot: Some(slot.clone()) };
         (Act { value, geometry, channels }, slot)
@@ -83,7 +68,7 @@ impl CpuBackend {
     /// Records `backward`, which gets the gradient of the output; it does not run where nothing reached the output.
     fn on_backward<T: Recorder<Cpu>>(
         tape: &mut T,
-        slot: Arc<Slot>,
+        slot: Arc<Slot<Buffer>>,
         backward: impl FnOnce(Buffer, &mut Gradients<f32, Cpu>) -> Result<(), CpuError> + 'static,
     ) {
         tape.add_backward_op(move |gradients| match slot.take() {

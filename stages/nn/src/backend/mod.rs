@@ -5,10 +5,15 @@
 //! is handed from operation to operation, so that a value may feed several of them.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod reference;
+mod slot;
 pub(crate) mod workspace;
 
 pub use cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaBackend, DeviceFailure};
 use dfdx::prelude::*;
 use rayon::prelude::*;
 pub use reference::Reference;
@@ -290,6 +295,20 @@ pub trait Backend: Clone + 'static {
         sum
     }
 
+    /// `l1 · Σ |w| + l2 · Σ w²` of a parameter; its gradient flows into it when it is part of what is minimised.
+    fn weight_penalty<T: Recorder<Self::Device>>(
+        &self,
+        tape: &mut T,
+        weight: &Flat<Self::Device>,
+        [l1, l2]: [f32; 2],
+    ) -> Tensor<(), f32, Self::Device> {
+        let weight = weight.clone().put_tape(std::mem::take(tape));
+        let first = weight.with_empty_tape().abs().sum::<(), Axis<0>>() * l1;
+        let (sum, recorded) = (first + weight.square().sum::<(), Axis<0>>() * l2).split_tape();
+        *tape = recorded;
+        sum
+    }
+
     /// Maximum over blocks of `factor`; a remainder at the far side is dropped.
     fn max_pool<T: Recorder<Self::Device>>(
         &self,
@@ -411,6 +430,23 @@ pub trait Backend: Clone + 'static {
             loss = (loss - (index * weights).sum::<(), Axes2<0, 1>>()) + 1.0;
         }
         loss
+    }
+
+    /// The sum of the squares of the gradient of each parameter, in f64.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn gradient_squares(
+        &self,
+        parameters: &[&Flat<Self::Device>],
+        gradients: &mut Gradients<f32, Self::Device>,
+    ) -> Result<Vec<f64>, <Self::Device as HasErr>::Err> {
+        let square = |parameter: &&Flat<Self::Device>| {
+            gradients.get_or_alloc_mut(*parameter)?;
+            let values = gradients.get(*parameter).as_vec();
+            Ok(values.iter().map(|value| f64::from(*value).powi(2)).sum())
+        };
+        parameters.iter().map(square).collect()
     }
 
     /// Mean and biased variance of each channel over all rows, in f64.

@@ -18,13 +18,26 @@ pub(crate) struct LossShape<'a> {
 }
 
 /// Sums that the backward pass needs; `[group, class]`, a group being a sample or the whole batch.
+#[derive(Debug, Default)]
 pub(crate) struct LossSums {
-    overlap: Vec<f64>,
-    predicted: Vec<f64>,
-    truth: Vec<f64>,
+    pub(crate) overlap: Vec<f64>,
+    pub(crate) predicted: Vec<f64>,
+    pub(crate) truth: Vec<f64>,
+    /// What the voxel term adds up to, each voxel by the weight of its class.
+    pub(crate) loss: f64,
     /// Voxels that count, each by the weight of its class.
-    weight: f64,
-    voxels: f64,
+    pub(crate) weight: f64,
+}
+
+/// What the backward pass makes of the sums.
+pub(crate) struct LossSlopes {
+    /// Share of the mean of one voxel, and of one class of it.
+    pub(crate) each: f32,
+    pub(crate) per_class: f32,
+    /// `[group, class]`: the slope of the region term by a probability is `everywhere` at each voxel, less `at_label` where the
+    /// label is the class.
+    pub(crate) everywhere: Vec<f32>,
+    pub(crate) at_label: Vec<f32>,
 }
 
 /// The overlap index of one class: numerator and denominator.
@@ -44,7 +57,7 @@ impl LossShape<'_> {
         self.terms.region.is_none_or(|region| region.batch)
     }
 
-    fn groups(&self) -> usize {
+    pub(crate) fn groups(&self) -> usize {
         if self.batch() { 1 } else { self.geometry.samples }
     }
 
@@ -123,7 +136,6 @@ pub(crate) fn loss_forward(shape: &LossShape<'_>, logits: &[f32], scores: &mut [
         sample: usize,
         loss: f64,
         weight: f64,
-        voxels: usize,
         overlap: Vec<f64>,
         predicted: Vec<f64>,
         truth: Vec<f64>,
@@ -148,7 +160,7 @@ pub(crate) fn loss_forward(shape: &LossShape<'_>, logits: &[f32], scores: &mut [
         .map(|Rows { sample, logits, labels, scores }| {
             let zeros = || vec![0.0; classes];
             let (overlap, predicted, truth) = (zeros(), zeros(), zeros());
-            let mut part = Part { sample, loss: 0.0, weight: 0.0, voxels: 0, overlap, predicted, truth };
+            let mut part = Part { sample, loss: 0.0, weight: 0.0, overlap, predicted, truth };
             let rows = logits.chunks_exact(classes).zip(scores.chunks_exact_mut(classes));
             for ((logits, scores), label) in rows.zip(labels) {
                 let log_total = shape.score(logits, scores);
@@ -157,7 +169,6 @@ pub(crate) fn loss_forward(shape: &LossShape<'_>, logits: &[f32], scores: &mut [
                 }
                 let label = usize::from(*label);
                 let weight = f64::from(shape.weight(label));
-                part.voxels += 1;
                 part.weight += weight;
                 part.loss += weight * shape.voxel_loss(logits, scores, label, log_total);
                 part.overlap[label] += f64::from(scores[label]);
@@ -170,13 +181,10 @@ pub(crate) fn loss_forward(shape: &LossShape<'_>, logits: &[f32], scores: &mut [
         })
         .collect();
     let zeros = || vec![0.0; shape.groups() * classes];
-    let mut totals =
-        LossSums { overlap: zeros(), predicted: zeros(), truth: zeros(), weight: 0.0, voxels: 0.0 };
-    let mut loss = 0.0;
+    let mut totals = LossSums { overlap: zeros(), predicted: zeros(), truth: zeros(), ..LossSums::default() };
     for part in sums {
-        loss += part.loss;
+        totals.loss += part.loss;
         totals.weight += part.weight;
-        totals.voxels += part.voxels as f64;
         let first = shape.group_of(part.sample) * classes;
         for class in 0..classes {
             totals.overlap[first + class] += part.overlap[class];
@@ -184,12 +192,17 @@ pub(crate) fn loss_forward(shape: &LossShape<'_>, logits: &[f32], scores: &mut [
             totals.truth[first + class] += part.truth[class];
         }
     }
-    let mut value = loss / mean_divisor(totals.weight);
+    (loss_value(shape, &totals), totals)
+}
+
+/// The loss that the sums make.
+pub(crate) fn loss_value(shape: &LossShape<'_>, sums: &LossSums) -> f32 {
+    let mut value = sums.loss / mean_divisor(sums.weight);
     if shape.terms.region.is_some() {
-        let cells = (0..totals.overlap.len()).filter_map(|cell| index(shape, &totals, cell));
+        let cells = (0..sums.overlap.len()).filter_map(|cell| index(shape, sums, cell));
         value += 1.0 - cells.map(|(above, below)| above / below).sum::<f64>() / shape.count();
     }
-    (value as f32, totals)
+    value as f32
 }
 
 /// A batch without a voxel that counts has loss 0, not 0/0.
@@ -209,13 +222,10 @@ fn focal_slope(p: f32, gamma: f32) -> f32 {
     rest.powf(gamma) * (1.0 + gamma * p * ratio)
 }
 
-/// Writes the slope of the loss, times `upstream`, over `scores`.
-pub(crate) fn loss_backward(shape: &LossShape<'_>, sums: &LossSums, upstream: f32, scores: &mut [f32]) {
-    let classes = shape.classes;
-    let voxels = shape.geometry.voxels();
+/// What each voxel's slope is made of, `upstream` arriving at the loss.
+pub(crate) fn loss_slopes(shape: &LossShape<'_>, sums: &LossSums, upstream: f32) -> LossSlopes {
     let mean = f64::from(upstream) / mean_divisor(sums.weight);
-    let (each, per_class) = (mean as f32, (mean / classes as f64) as f32);
-    // d(-index)/dp = `everywhere` at each voxel, less `at_label` where the label is the class.
+    let (each, per_class) = (mean as f32, (mean / shape.classes as f64) as f32);
     let cells = sums.overlap.len();
     let (mut everywhere, mut at_label) = (vec![0.0_f32; cells], vec![0.0_f32; cells]);
     if let Some(region) = shape.terms.region {
@@ -229,6 +239,14 @@ pub(crate) fn loss_backward(shape: &LossShape<'_>, sums: &LossSums, upstream: f3
             }
         }
     }
+    LossSlopes { each, per_class, everywhere, at_label }
+}
+
+/// Writes the slope of the loss, times `upstream`, over `scores`.
+pub(crate) fn loss_backward(shape: &LossShape<'_>, sums: &LossSums, upstream: f32, scores: &mut [f32]) {
+    let classes = shape.classes;
+    let voxels = shape.geometry.voxels();
+    let LossSlopes { each, per_class, everywhere, at_label } = loss_slopes(shape, sums, upstream);
     let rows = scores.par_chunks_mut(voxels * classes).zip(shape.labels.par_chunks(voxels));
     rows.enumerate().for_each(|(sample, (scores, labels))| {
         let first = shape.group_of(sample) * classes;

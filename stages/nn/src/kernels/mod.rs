@@ -23,6 +23,8 @@ pub(crate) use conv::{Correlation, correlate, correlate_data};
 pub(crate) use conv_weight::correlate_weight;
 pub(crate) use elementwise::{add_assign, column_sums, concat, split};
 pub(crate) use loss::{LossShape, loss_backward, loss_forward};
+#[cfg(feature = "cuda")]
+pub(crate) use loss::{LossSums, loss_slopes, loss_value};
 pub(crate) use norm::{NormShape, norm_act_backward, norm_act_forward};
 pub(crate) use pool::{avg_pool_forward, gather_blocks, max_pool_backward, max_pool_forward, spread};
 pub(crate) use transposed::{

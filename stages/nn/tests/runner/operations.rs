@@ -188,6 +188,17 @@ fn check(operation: Operation, geometry: Geometry, channels: usize) {
     for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
         assert_close(&format!("part {part}"), found, expected, REORDERED);
     }
+    #[cfg(feature = "cuda")]
+    {
+        let backend = crate::support::cuda();
+        let found = case.run(&backend);
+        for (part, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            assert_close(&format!("part {part} on CUDA"), found, expected, REORDERED);
+        }
+        for (part, (again, found)) in case.run(&backend).iter().zip(&found).enumerate() {
+            assert_eq!(bits(again), bits(found), "part {part} on CUDA, once more");
+        }
+    }
     for backend in isas() {
         let name = backend.isa();
         for threads in [1, 2, 4] {

@@ -77,6 +77,8 @@ impl Expected {
             self.check(backend, TOLERANCE);
         }
         self.check(Reference::<Cpu>::default(), TOLERANCE);
+        #[cfg(feature = "cuda")]
+        self.check(crate::support::cuda(), TOLERANCE);
     }
 }
 
@@ -194,6 +196,13 @@ fn classifiers_equal_pytorch() {
 
 #[track_caller]
 fn check_loss(name: &str, loss: &Loss) {
+    check_loss_on(&CpuBackend::default(), name, loss);
+    #[cfg(feature = "cuda")]
+    check_loss_on(&crate::support::cuda(), name, loss);
+}
+
+#[track_caller]
+fn check_loss_on<B: Backend>(backend: &B, name: &str, loss: &Loss) {
     let arrays = reference!("losses");
     let (shape, logits) = arrays.get("logits").expect("logits");
     let labels: Arc<[u8]> =
@@ -206,7 +215,6 @@ fn check_loss(name: &str, loss: &Loss) {
     };
     let last: Vec<f32> =
         (0..rows).flat_map(|row| (0..classes).map(move |class| logits[place(row, class)])).collect();
-    let backend = CpuBackend::default();
     let x = backend.input(last, geometry, classes, true);
     let value = backend.loss(OwnedTape::default(), &x, &labels, &loss.terms());
     assert_close(name, &value.as_vec(), arrays.get(&format!("{name}/loss")).expect("a loss").1, 2e-6);

@@ -2,6 +2,16 @@
 
 use pipe_nn::Geometry;
 
+/// The first CUDA device, opened once a thread. Tests that are built for CUDA need one.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda() -> pipe_nn::CudaBackend {
+    thread_local! {
+        static DEVICE: pipe_nn::CudaBackend =
+            pipe_nn::open_cuda(0).expect("tests built with `--features cuda` need a device");
+    }
+    DEVICE.with(Clone::clone)
+}
+
 /// Numbers in [-1, 1) from a linear congruential generator: the same on every machine.
 pub(crate) fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

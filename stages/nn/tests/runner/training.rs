@@ -375,6 +375,58 @@ fn with_all_that_is_random_a_training_killed_anywhere_continues_to_the_same_bits
     }
 }
 
+/// Other sums in another order: the loss of the first epoch stays close, later ones need not.
+#[cfg(feature = "cuda")]
+#[track_caller]
+fn check_on_cuda(network: &Network, config: &TrainConfig) {
+    let (training, checks) = (cases(0..5), cases(5..7));
+    let run = |stop_after: Option<usize>, dir: Option<&Path>| {
+        let steps = Cell::new(0);
+        let mut observer = |progress: &Progress| {
+            if matches!(progress, Progress::Step { .. }) {
+                steps.set(steps.get() + 1);
+            }
+        };
+        let job = TrainJob { checkpoint_dir: dir, ..job(network, &training, &checks, config) };
+        train_on(crate::support::cuda(), &job, &mut observer, &|| {
+            stop_after.is_some_and(|limit| steps.get() >= limit)
+        })
+    };
+    let whole = run(None, None).expect("the training ends");
+    assert_eq!(fingerprint(&run(None, None).expect("the training ends")), fingerprint(&whole), "once more");
+    let dir = tempfile::tempdir().expect("a folder");
+    assert!(matches!(run(Some(2), Some(dir.path())), Err(NnError::Interrupted { .. })));
+    assert_eq!(
+        fingerprint(&run(None, Some(dir.path())).expect("the training goes on")),
+        fingerprint(&whole),
+        "resumed"
+    );
+    let on_cpu = run_job(&job(network, &training, &checks, config)).expect("the training ends");
+    let (found, expected) = (whole.log[0].train_loss, on_cpu.log[0].train_loss);
+    assert!((found - expected).abs() < 1e-3 * expected, "loss {found} on CUDA, {expected} on the CPU");
+    for (found, expected) in whole.layers.iter().zip(&on_cpu.layers).take_while(|(row, _)| row.epoch == 1) {
+        assert_eq!((&found.layer, found.quantity), (&expected.layer, expected.quantity));
+        let far = (found.variance - expected.variance).abs() / expected.variance.max(1e-12);
+        assert!(
+            far < 1e-3,
+            "variance of {}: {} on CUDA, {} on the CPU",
+            found.layer,
+            found.variance,
+            expected.variance
+        );
+    }
+}
+
+#[cfg(feature = "cuda")]
+#[test]
+fn a_training_on_cuda_repeats_itself_resumes_and_stays_near_the_cpu() {
+    for dims in [Dims::Two, Dims::Three] {
+        check_on_cuda(&network(dims), &config(dims, 2));
+        let (network, config) = everything(dims);
+        check_on_cuda(&network, &config);
+    }
+}
+
 #[test]
 fn every_optimiser_learns_the_boxes() {
     for (optimizer, learning_rate) in [

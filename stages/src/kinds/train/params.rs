@@ -91,7 +91,7 @@ pub struct Params {
     pub(super) overfit: Option<usize>,
     /// What the network trains on: `cpu`, `cuda` (the device that `resources: { gpu: 1 }` grants, else the first), `cuda:1`, or
     /// `auto`, which takes a CUDA device that works, else the processor. The processor gives the same bits on every machine;
-    /// a CUDA device adds up in no fixed order.
+    /// a CUDA device on devices of its kind.
     #[serde(default, with = "device")]
     #[schemars(schema_with = "device::schema")]
     pub(super) device: Device,
