@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times a training step of pipe and of PyTorch on the CPU on the same network and batch, and prints the ratios.
+"""Times a training step of pipe and of PyTorch on the same network and batch, and prints the ratios.
 
     cargo bench -p pipe-nn --bench training --no-run          # prints the path of PIPE
     python benches/peers/training.py --pipe PIPE
@@ -11,7 +11,8 @@ values; the script ends if they have not. PyTorch runs in its default layout and
 own, and the faster one counts. Runs are paired: in each round all three run one after the other, and a ratio is that of the
 medians of the steps of a round. Of a shared machine the CPU time says more; a thread that waits for another may spin on both
 sides, so `--threads 1` tells the work alone. Memory is the largest of the whole process, and above what it held before the
-first step.
+first step. `--device cuda` runs both sides on the first CUDA device, PyTorch without TF32, which pipe does not use either; a step
+ends when the device is done, and memory is then that of the processor alone.
 """
 
 import argparse
@@ -73,17 +74,19 @@ def network(name: str):
     return UNet()
 
 
-def torch_run(name: str, layout: str, steps: int, threads: int) -> None:
+def torch_run(name: str, layout: str, steps: int, threads: int, device: str) -> None:
     """What the bench program of pipe prints, of PyTorch; runs in a process of its own."""
     import torch
     import torch.nn.functional as F
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     size, batch = {"unet2d": ([64, 64], 8), "unet3d": ([32, 48, 32], 2), "nnunet": ([40, 56, 40], 2)}[name]
     model = network(name)
     print(sum(value.numel() for value in model.parameters()), "values")
     images, labels = torch.rand(batch, 1, *size) * 2 - 1, torch.randint(0, 3, (batch, *size))
+    model, images, labels = model.to(device), images.to(device), labels.to(device)
     if layout == "channels_last":
         memory_format = torch.channels_last if len(size) == 2 else torch.channels_last_3d
         model, images = model.to(memory_format=memory_format), images.to(memory_format=memory_format)
@@ -139,7 +142,7 @@ class Run:
 
 def compare(arguments, name: str) -> None:
     steps = arguments.steps or {"unet2d": 20, "unet3d": 12, "nnunet": 5}[name]
-    common = [name, str(steps + WARM), str(arguments.threads)]
+    common = [name, str(steps + WARM), str(arguments.threads), arguments.device]
     rounds = {"pipe": [], "default": [], "channels_last": []}
     loads = []
     for _ in range(arguments.rounds):
@@ -165,13 +168,14 @@ def compare(arguments, name: str) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--torch"]:
-        layout, name, steps, threads = sys.argv[2:]
-        return torch_run(name, layout, int(steps), int(threads))
+        layout, name, steps, threads, device = sys.argv[2:]
+        return torch_run(name, layout, int(steps), int(threads), device)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pipe", required=True, help="the bench binary `training`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, help="of each run, after two that do not count")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("networks", nargs="*", default=["unet2d", "unet3d", "nnunet"])
     arguments = parser.parse_args()
     for name in arguments.networks:

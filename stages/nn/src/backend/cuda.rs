@@ -7,6 +7,8 @@
 
 mod correlation;
 mod gpu;
+mod loss;
+mod norm;
 mod sums;
 
 use std::rc::Rc;
@@ -21,8 +23,7 @@ use sums::Sums;
 use super::slot::Slot;
 use super::{Act, Backend, Flat, Labels, Recorder, Rows};
 use crate::geometry::{self, Geometry, Window};
-use crate::kernels::{LossShape, LossSums, loss_slopes, loss_value};
-use crate::loss::{LossTerms, VoxelTerm};
+use crate::loss::LossTerms;
 use crate::network::{Activation, Norm};
 
 /// Kernels on a CUDA device.
@@ -40,9 +41,6 @@ pub struct DeviceValue {
     /// Absent for a constant: nothing upstream wants its gradient.
     slot: Option<Rc<Slot<Buffer>>>,
 }
-
-/// A parameter's values on the device, as they were when it was used.
-type Values = <Cuda as Storage<f32>>::Vec;
 
 /// `Blocks` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -71,31 +69,6 @@ impl Blocks {
     }
 }
 
-/// `Loss` of the kernels.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct LossRows {
-    rows: i32,
-    classes: i32,
-    term: i32,
-    gamma: f32,
-}
-
-// SAFETY: plain numbers in the order of the kernels' struct.
-unsafe impl DeviceRepr for LossRows {}
-
-impl LossRows {
-    fn new(rows: usize, classes: usize, terms: &LossTerms) -> Self {
-        let (term, gamma) = match terms.voxel {
-            None => (0, 0.0),
-            Some(VoxelTerm::Softmax { gamma }) => (1, gamma),
-            Some(VoxelTerm::Sigmoid) => (2, 0.0),
-            Some(VoxelTerm::Square) => (3, 0.0),
-        };
-        Self { rows: int(rows), classes: int(classes), term, gamma }
-    }
-}
-
 /// `Function` of the kernels.
 fn function(activation: Activation) -> i32 {
     match activation {
@@ -104,19 +77,6 @@ fn function(activation: Activation) -> i32 {
         Activation::Sigmoid => 2,
         Activation::Tanh => 3,
     }
-}
-
-/// What a normalisation goes back with.
-struct NormPass {
-    sums: Sums,
-    /// Channels that share mean and variance; `None` where those were given.
-    group: Option<usize>,
-    slope: f32,
-    count: usize,
-    samples: usize,
-    x: DeviceValue,
-    statistics: Buffer,
-    affine: [Values; 2],
 }
 
 impl CudaBackend {
@@ -195,62 +155,6 @@ impl CudaBackend {
             if let Some(slot) = &x.slot {
                 slot.add(convolution.data_slope(&gpu, dy.at(), at(&weights)));
             }
-            Ok(())
-        });
-        out
-    }
-
-    /// Mean and variance of each channel of each sample, in f64: `[samples, 2, channels]`.
-    fn channel_moments(&self, sums: Sums, channels: usize, x: &Buffer) -> Buffer {
-        let totals = sums.totals(&self.gpu, 2, |sums, grid, parts| {
-            self.gpu.launch("moment_sums", grid, 0, (sums, x.at(), parts));
-        });
-        let moments = self.gpu.take::<f64>(2 * channels);
-        self.gpu.each("moments", channels, (sums, x.at(), totals.at(), moments.at()));
-        moments
-    }
-
-    /// Affine and leaky ReLU of what is normalised by `pass.statistics`.
-    fn normalise<T: Recorder<Cuda>>(
-        &self,
-        tape: &mut T,
-        x: &Act<DeviceValue>,
-        [scale, shift]: [&Flat<Cuda>; 2],
-        pass: NormPass,
-    ) -> Act<DeviceValue> {
-        let NormPass { sums, slope, count, samples, .. } = pass;
-        let y = self.gpu.take::<f32>(samples * count);
-        let [scales, shifts] = [at(&pass.affine[0]), at(&pass.affine[1])];
-        let parameters = (sums, slope, x.value.data.at(), pass.statistics.at(), scales, shifts, y.at());
-        let grid = [count.div_ceil(gpu::THREADS), samples, 1];
-        self.gpu.launch("norm_apply", grid, 0, parameters);
-        let (out, slot) = Self::output(y, x.geometry, x.channels);
-        let (gpu, channels, scale, shift) = (self.gpu.clone(), x.channels, scale.clone(), shift.clone());
-        Self::on_backward(tape, slot, move |dy, gradients| {
-            let (x, statistics) = (pass.x.data.at(), pass.statistics.at());
-            let [scales, shifts] = [at(&pass.affine[0]), at(&pass.affine[1])];
-            let totals = sums.totals(&gpu, 2, |sums, grid, parts| {
-                gpu.launch(
-                    "norm_slope_sums",
-                    grid,
-                    0,
-                    (sums, slope, x, dy.at(), statistics, scales, shifts, parts),
-                );
-            });
-            sums.add(&gpu, &totals, [0, 2], at(gradients.get_or_alloc_mut(&shift)?));
-            sums.add(&gpu, &totals, [1, 2], at(gradients.get_or_alloc_mut(&scale)?));
-            let Some(slot) = &pass.x.slot else { return Ok(()) };
-            let means = pass.group.map(|group| {
-                let means = gpu.take::<f32>(samples * 2 * channels);
-                let parameters = (sums, int(group), totals.at(), statistics, scales, means.at());
-                gpu.each("norm_means", samples * channels, parameters);
-                means
-            });
-            let means_at = means.as_ref().map_or(Address::NONE, Buffer::at);
-            let dx = gpu.take::<f32>(samples * count);
-            let parameters = (sums, slope, x, dy.at(), statistics, scales, shifts, means_at, dx.at());
-            gpu.launch("norm_data_slope", grid, 0, parameters);
-            slot.add(dx);
             Ok(())
         });
         out
@@ -376,54 +280,23 @@ impl Backend for CudaBackend {
         tape: &mut T,
         x: &Act<DeviceValue>,
         norm: Norm,
-        [scale, shift]: [&Flat<Cuda>; 2],
+        affine: [&Flat<Cuda>; 2],
         epsilon: f32,
         slope: f32,
     ) -> Act<DeviceValue> {
-        let group = if let Norm::Group(groups) = norm { x.channels / groups } else { 1 };
-        let samples = if norm == Norm::Batch { 1 } else { x.geometry.samples };
-        let sums = Sums::over(samples, x.geometry.rows() / samples, x.channels);
-        let moments = self.channel_moments(sums, samples * x.channels, &x.value.data);
-        let statistics = self.gpu.take::<f32>(samples * 2 * x.channels);
-        let parameters = (sums, int(group), epsilon, moments.at(), statistics.at());
-        self.gpu.each("norm_statistics", samples * x.channels, parameters);
-        let pass = NormPass {
-            sums,
-            group: Some(group),
-            slope,
-            count: x.value.data.len() / samples,
-            samples,
-            x: x.value.clone(),
-            statistics,
-            affine: [self.gpu.values(scale), self.gpu.values(shift)],
-        };
-        self.normalise(tape, x, [scale, shift], pass)
+        norm::norm_act(&self.gpu, tape, x, norm, affine, [epsilon, slope])
     }
 
     fn norm_act_with<T: Recorder<Cuda>>(
         &self,
         tape: &mut T,
         x: &Act<DeviceValue>,
-        [mean, variance]: [&Flat<Cuda>; 2],
-        [scale, shift]: [&Flat<Cuda>; 2],
+        moments: [&Flat<Cuda>; 2],
+        affine: [&Flat<Cuda>; 2],
         epsilon: f32,
         slope: f32,
     ) -> Act<DeviceValue> {
-        let statistics = self.gpu.take::<f32>(2 * x.channels);
-        let [means, variances] = [self.gpu.values(mean), self.gpu.values(variance)];
-        let parameters = (int(x.channels), epsilon, at(&means), at(&variances), statistics.at());
-        self.gpu.each("given_statistics", x.channels, parameters);
-        let pass = NormPass {
-            sums: Sums::over(1, x.geometry.rows(), x.channels),
-            group: None,
-            slope,
-            count: x.value.data.len(),
-            samples: 1,
-            x: x.value.clone(),
-            statistics,
-            affine: [self.gpu.values(scale), self.gpu.values(shift)],
-        };
-        self.normalise(tape, x, [scale, shift], pass)
+        norm::norm_act_with(&self.gpu, tape, x, moments, affine, [epsilon, slope])
     }
 
     fn activation<T: Recorder<Cuda>>(
@@ -650,63 +523,12 @@ impl Backend for CudaBackend {
 
     fn loss<T: Recorder<Cuda>>(
         &self,
-        mut tape: T,
+        tape: T,
         logits: &Act<DeviceValue>,
         labels: &Labels,
         terms: &LossTerms,
     ) -> Tensor<(), f32, Cuda, T> {
-        let (geometry, classes) = (logits.geometry, logits.channels);
-        let rows = geometry.rows();
-        assert_eq!(labels.len(), rows, "internal error: labels length");
-        let sizes = LossRows::new(rows, classes, terms);
-        let gpu = self.gpu.clone();
-        let on_device = gpu.upload::<u8>(labels);
-        let weights: Vec<f32> = (0..classes).map(|class| terms.class_weight(class)).collect();
-        let weights = gpu.upload(&weights);
-        let (scores, voxels) = (gpu.take::<f32>(rows * classes), gpu.take::<f32>(rows * 3));
-        let (logits_at, labels_at) = (logits.value.data.at(), on_device.at());
-        let parameters = (sizes, logits_at, labels_at, weights.at(), scores.at(), voxels.at());
-        gpu.each("loss_rows", rows, parameters);
-
-        let shape = LossShape { terms, geometry, classes, labels };
-        let totals = Sums::over(1, rows, 3).totals(&gpu, 1, |sums, grid, parts| {
-            gpu.launch("column_sums", grid, 0, (sums, voxels.at(), parts));
-        });
-        let [loss, weight, _] = totals.read::<f64>()[..] else { unreachable!("three sums were asked for") };
-        let mut sums = LossSums { loss, weight, ..LossSums::default() };
-        let groups = shape.groups();
-        if terms.region.is_some() {
-            let totals = Sums::over(groups, rows / groups, classes).totals(&gpu, 3, |sums, grid, parts| {
-                gpu.launch("region_sums", grid, 0, (sums, scores.at(), labels_at, parts));
-            });
-            for group in totals.read::<f64>().chunks_exact(3 * classes) {
-                sums.overlap.extend(&group[..classes]);
-                sums.predicted.extend(&group[classes..2 * classes]);
-                sums.truth.extend(&group[2 * classes..]);
-            }
-        }
-        let value = gpu.dfdx.tensor(loss_value(&shape, &sums));
-        let (ghost, slot) = (value.ghost(), logits.value.slot.clone());
-        let (labels, terms) = (labels.clone(), terms.clone());
-        tape.add_backward_op(move |gradients| {
-            let Some(slot) = slot else { return Ok(()) };
-            gradients.get_or_alloc_mut(&ghost)?;
-            let upstream = gradients.get(&ghost).as_vec()[0];
-            let shape = LossShape { terms: &terms, geometry, classes, labels: &labels };
-            let slopes = loss_slopes(&shape, &sums, upstream);
-            let groups = slopes.everywhere.chunks_exact(classes).zip(slopes.at_label.chunks_exact(classes));
-            let regions: Vec<f32> = groups.flat_map(|(all, label)| [all, label].concat()).collect();
-            let regions = (!regions.is_empty()).then(|| gpu.upload(&regions));
-            let regions_at = regions.as_ref().map_or(Address::NONE, Buffer::at);
-            let group_rows = int(rows / shape.groups());
-            let (each, per_class) = (slopes.each, slopes.per_class);
-            let (labels, weights) = (on_device.at(), weights.at());
-            let parameters = (sizes, group_rows, each, per_class, labels, weights, regions_at, scores.at());
-            gpu.each("loss_slope", rows, parameters);
-            slot.add(scores);
-            Ok(())
-        });
-        value.put_tape(tape)
+        loss::loss(&self.gpu, tape, logits, labels, terms)
     }
 
     fn gradient_squares(
@@ -728,7 +550,7 @@ impl Backend for CudaBackend {
 
     fn moments(&self, x: &Act<DeviceValue>) -> Vec<(f64, f64)> {
         let sums = Sums::over(1, x.geometry.rows(), x.channels);
-        let moments = self.channel_moments(sums, x.channels, &x.value.data).read::<f64>();
+        let moments = norm::moments(&self.gpu, sums, x.channels, &x.value.data).read::<f64>();
         let (means, variances) = moments.split_at(x.channels);
         means.iter().copied().zip(variances.iter().copied()).collect()
     }
