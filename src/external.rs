@@ -2,7 +2,7 @@
 
 use crate::plan::PlannedStage;
 use pipe_cache::{Cache, CacheError, Digest, Expected, ExternalRecord, Listing, StatCache, Watched};
-use pipe_stages::artifact::External;
+use pipe_stages::artifact::{Absent, External};
 use pipe_stages::context::{ExternalFile, ExternalFiles};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,24 @@ pub struct Externals {
     files: BTreeMap<String, ExternalFiles>,
     /// What must be as it is for the next reading to give the same.
     watched: Vec<Watched<'static>>,
+}
+
+/// Files and folders that a stage declares and cannot do without, but which are not there: the parameter that names each, and
+/// the path.
+pub fn missing(planned: &PlannedStage) -> Vec<(&'static str, PathBuf)> {
+    let mut missing = Vec::new();
+    for external in &planned.ports().externals {
+        let paths: Vec<PathBuf> = match external.absent {
+            Absent::Refused if !external.parts.is_empty() => {
+                external.parts.iter().map(|part| external.path.join(part)).collect()
+            }
+            _ => vec![external.path.clone()],
+        };
+        // A link to nothing is there; what reads it says where it leads.
+        let gone = paths.into_iter().filter(|path| path.symlink_metadata().is_err());
+        missing.extend(gone.map(|path| (external.parameter, path)));
+    }
+    missing
 }
 
 impl Externals {
@@ -36,8 +54,8 @@ impl Externals {
             let path = external.path.join(part).to_string_lossy().into_owned().into();
             self.watched.push(Watched { path, expected: Expected::Absent });
         }
-        let all =
-            external.parts.is_empty() || (external.or_whole && there.is_empty() && external.path.is_dir());
+        let all = external.parts.is_empty()
+            || (external.absent == Absent::Whole && there.is_empty() && external.path.is_dir());
         let parts = if all { whole.iter().collect() } else { there };
         let mut files = Vec::new();
         for part in parts {

@@ -2,6 +2,7 @@
 
 use crate::plan::PlannedStage;
 use pipe_cache::FileStat;
+use pipe_stages::artifact::Absent;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ pub fn paths(planned: &PlannedStage) -> Vec<PathBuf> {
     let paths = externals.flat_map(|external| match external.parts.as_slice() {
         [] => vec![external.path.clone()],
         // What the folder holds besides does not matter once a part is there, but it may be all that is read.
-        _ if external.or_whole => vec![external.path.clone()],
+        _ if external.absent == Absent::Whole => vec![external.path.clone()],
         parts => parts.iter().map(|part| external.path.join(part)).collect(),
     });
     paths.collect()

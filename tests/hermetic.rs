@@ -422,10 +422,29 @@ fn a_matrix_of_one_value_lies_where_one_of_several_would() {
 }
 
 #[test]
-fn a_pattern_under_files_is_told() {
-    refused("touch out/o/x", "files: ['*.txt']")
-        .says("`*.txt`, declared under `files`, is not there")
-        .says("patterns are not taken");
+fn what_a_late_stage_reads_must_be_there_before_the_first_one_starts() {
+    let space = TestSpace::new(
+        "stages:\n  first: { uses: command, with: { run: 'touch out/o/x', outputs: [o] } }\n  late: { uses: command, in: { a: \
+         first }, with: { run: 'cat here gone > out/o/x', files: [here, gone, '*.txt'], outputs: [o] } }\n  data: { uses: import, \
+         with: { from: no/such } }\n",
+    );
+    space.write("here", "1\n");
+    let report = space.run(&[]);
+    report
+        .code(2)
+        .says("nothing was run")
+        .says("`gone`: `files` of `late`")
+        .says("`*.txt`: `files` of `late`");
+    report.says("`no/such`: `from` of `data`").says("patterns are not taken").does_not_say("`here`");
+    assert_eq!(space.files("results"), NOTHING);
+    // What is not asked for may lack its files, and so may what is left out.
+    space.run(&["first"]).code(0).says("1 ran");
+    space.run(&["--keep-going"]).code(1).says("`gone`, declared under `files`, is not there");
+    space.write("gone", "2\n");
+    space.write("x.txt", "3\n");
+    let text = space.read("pipeline.yaml").replace("*.txt", "x.txt").replace("no/such", "phantom");
+    space.write("pipeline.yaml", text);
+    space.run(&["late"]).code(0).says("1 ran, 1 cached");
 }
 
 #[test]

@@ -241,7 +241,7 @@ fn a_declared_file_that_is_missing_is_an_error_that_names_it() {
     let space = chain();
     std::fs::remove_file(space.path("other.txt")).unwrap();
     let report = space.run(&[]);
-    report.code(1).says("FAILED other").says("other.txt");
+    report.code(2).says("`other.txt`: `files` of `other`");
     assert_eq!(report.ran, [] as [&str; 0], "the program must not start: {report}");
 }
 

@@ -87,7 +87,7 @@ fn a_watched_pipeline_runs_again_when_what_it_reads_changes() {
     running.wait_until_it_says("2 ran, 2 cached");
     std::fs::remove_file(space.path("other.txt")).unwrap();
     running.wait_until_it_says("other.txt removed; running again");
-    running.wait_until_it_says("FAILED other");
+    running.wait_until_it_says("`other.txt`: `files` of `other`");
     space.write("other.txt", "back");
     running.wait_until_it_says("other.txt added; running again");
     running.wait_until_it_says("1 ran, 3 cached");

@@ -7,6 +7,7 @@ use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, l
 use crate::console::{self, Console, Output};
 use crate::current::part_suffices;
 use crate::event::{Event, Totals};
+use crate::external::missing;
 use crate::lockfile::{self, Update};
 use crate::plan::Plan;
 use crate::run::{Options, Results, Summary, Workspace, place_results};
@@ -71,6 +72,46 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8, CliError> {
     if args.watch.watch { watch(args) } else { run_once(args, None) }
 }
 
+/// What stages cannot do without must be there before the first of them starts: the last one may be hours away.
+fn all_there(plan: &Plan, wanted: &BTreeSet<NodeIndex>) -> Result<(), CliError> {
+    let mut paths: BTreeMap<PathBuf, Vec<String>> = BTreeMap::new();
+    for &node in &plan.order {
+        let stage = &plan.graph[node];
+        for (parameter, path) in if wanted.contains(&node) { missing(stage) } else { Vec::new() } {
+            paths.entry(plain(&path)).or_default().push(format!("`{parameter}` of `{}`", stage.id));
+        }
+    }
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let folder = std::env::current_dir().unwrap_or_default();
+    let told = paths.iter().map(|(path, by)| format!("\n  `{}`: {}", path.display(), some(by)));
+    let message = format!("nothing was run, for what stages read is not there:{}", told.collect::<String>());
+    let pattern = if paths.keys().any(|path| path.to_string_lossy().contains(['*', '?'])) {
+        "; patterns are not taken, name the folder"
+    } else {
+        ""
+    };
+    let help = format!(
+        "relative paths begin in `{}`{pattern}; `--keep-going` runs what does without",
+        folder.display()
+    );
+    Err(CliError::usage(message, help))
+}
+
+/// Without `.`.
+fn plain(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != std::path::Component::CurDir).collect()
+}
+
+/// The first three of them.
+fn some(names: &[String]) -> String {
+    match names.split_at_checked(3) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
+    }
+}
+
 /// One run. What it depends on is added to `watched` before any stage starts.
 pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<u8, CliError> {
     let since = Instant::now();
@@ -120,6 +161,9 @@ pub(super) fn run_once(args: &RunArgs, watched: Option<&mut Watched>) -> Result<
     }
     if let Some(watched) = watched {
         watched.add(&plan, &options.wanted);
+    }
+    if !options.dry && !options.keep_going {
+        all_there(&plan, &options.wanted)?;
     }
     interrupt::install();
     let summary = execute(&plan, &workspace, &options, &known, &mut |event| console.show(event))?;

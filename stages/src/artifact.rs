@@ -119,10 +119,21 @@ pub struct External {
     pub parameter: &'static str,
     /// A file or folder; relative paths are relative to the working directory.
     pub path: PathBuf,
-    /// Files and folders below `path` that are read; empty for all. Those that do not exist are left out.
+    /// Files and folders below `path` that are read; empty for all.
     pub parts: Vec<PathBuf>,
-    /// Whether everything below `path` is read where none of `parts` exists.
-    pub or_whole: bool,
+    /// What is made of parts that do not exist.
+    pub absent: Absent,
+}
+
+/// What is made of parts of an [`External`] that do not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// They are left out.
+    LeftOut,
+    /// They are left out; where none exists, everything below the path is read.
+    Whole,
+    /// The stage cannot do without: a run says so before any stage starts.
+    Refused,
 }
 
 /// What a stage needs while it runs. Never part of a key.

@@ -3,7 +3,7 @@
 //! Items are memoised across the stages of one [`TestSpace`], and every file that a stage wrote or declared can be
 //! read again by its digest.
 
-use crate::artifact::{Artifact, External, Out};
+use crate::artifact::{Absent, Artifact, External, Out};
 use crate::context::{ExternalFile, ExternalFiles, InputDir, Services, StageContext, StageEvent};
 use crate::error::StageError;
 use crate::stage::{ParamProblem, Stage, stage};
@@ -187,7 +187,7 @@ impl TestSpace {
         let root = &external.path;
         let mut parts: Vec<PathBuf> = external.parts.iter().map(|part| root.join(part)).collect();
         let none_there = parts.iter().all(|part| !part.exists());
-        if parts.is_empty() || (external.or_whole && none_there) {
+        if parts.is_empty() || (external.absent == Absent::Whole && none_there) {
             parts = vec![root.clone()];
         }
         let mut files: Vec<ExternalFile> = Vec::new();

@@ -12,7 +12,7 @@
 //! are errors. `programs.rs` finds what is run, `words.rs` reads shell text, `sandbox.rs` and `outputs.rs` own the
 //! folder, `process.rs` the process, `lines.rs` what it prints.
 
-use crate::artifact::{External, Ports};
+use crate::artifact::{Absent, External, Ports};
 use crate::artifacts::Files;
 use crate::context::StageContext;
 use crate::error::StageError;
@@ -101,7 +101,7 @@ impl Stage for Command {
                 parameter: "files",
                 path: PathBuf::from("."),
                 parts: params.files.iter().map(|path| plain(path)).collect(),
-                or_whole: false,
+                absent: Absent::Refused,
             });
         }
         let search = params.search_path();
@@ -114,7 +114,7 @@ impl Stage for Command {
                     parameter: "programs",
                     path,
                     parts: Vec::new(),
-                    or_whole: false,
+                    absent: Absent::LeftOut,
                 });
             }
         }

@@ -8,7 +8,7 @@ mod words;
 
 use self::measure::Measure;
 use self::table::{FILE, Table, read};
-use crate::artifact::{External, In, InMany, InOptional, Out, Ports, Resources};
+use crate::artifact::{Absent, External, In, InMany, InOptional, Out, Ports, Resources};
 use crate::artifacts::Files;
 use crate::artifacts::class_metrics::ClassMetrics;
 use crate::context::StageContext;
@@ -96,7 +96,7 @@ impl Stage for EvaluateClasses {
                 parameter: "from",
                 path: PathBuf::from(path),
                 parts: Vec::new(),
-                or_whole: false,
+                absent: Absent::LeftOut,
             }),
             None => ports.reads(&TABLE),
         };

@@ -19,7 +19,7 @@ mod time;
 use self::layout::{Candidate, Layout};
 use self::read::Reading;
 use self::source::{dataset_files, holds_dataset, read_layout};
-use crate::artifact::{External, InOptional, Out, Ports, Resources};
+use crate::artifact::{Absent, External, InOptional, Out, Ports, Resources};
 use crate::artifacts::{CaseTable, CheckTable, Dataset, Finding, Inspection, Severity};
 use crate::context::{ExternalFiles, StageContext};
 use crate::error::StageError;
@@ -231,7 +231,7 @@ impl Stage for Import {
                 path: PathBuf::from(&params.from),
                 // Nothing but the archive.
                 parts: params.archive.iter().map(PathBuf::from).collect(),
-                or_whole: false,
+                absent: Absent::LeftOut,
             });
             return;
         }
@@ -244,7 +244,7 @@ impl Stage for Import {
             path: PathBuf::from(&params.from),
             parts: below.chain(own.iter().cloned()).collect(),
             // For a tree of DICOM series.
-            or_whole: true,
+            absent: Absent::Whole,
         });
     }
 

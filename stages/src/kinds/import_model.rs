@@ -1,7 +1,7 @@
 //! Takes a network that another program trained and exported as ONNX, with the facts that its file does not tell.
 
 use super::prepare::{Clip, Figures, Intensity, Interpolate, Normalize, check_spacing};
-use crate::artifact::{External, Out, Ports};
+use crate::artifact::{Absent, External, Out, Ports};
 use crate::artifacts::predictor::{Combine, Member, MemberCard, Predictor, Task, labels_text};
 use crate::artifacts::{Preparation, Region};
 use crate::context::StageContext;
@@ -169,7 +169,7 @@ impl Stage for ImportModel {
             parameter: "file",
             path: PathBuf::from(&params.file),
             parts: Vec::new(),
-            or_whole: false,
+            absent: Absent::LeftOut,
         });
     }
 

@@ -1,7 +1,7 @@
 //! Start values of a training: from the stage wired to `pretrained`, or from a file of any program.
 
 use super::PRETRAINED;
-use crate::artifact::{External, Ports};
+use crate::artifact::{Absent, External, Ports};
 use crate::artifacts::{Model, ModelCard, Preparation, TakenRow, Volumes};
 use crate::context::StageContext;
 use crate::error::StageError;
@@ -45,7 +45,7 @@ impl Pretrained {
                 parameter: "pretrained",
                 path: PathBuf::from(file),
                 parts: Vec::new(),
-                or_whole: false,
+                absent: Absent::LeftOut,
             });
         }
     }
