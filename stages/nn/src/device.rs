@@ -151,6 +151,7 @@ pub fn try_cuda(number: usize) -> Result<(), String> {
 
 #[cfg(feature = "cuda")]
 mod cuda {
+    use cudarc::driver::sys::CUdevice_attribute;
     use cudarc::driver::{CudaDevice, result};
 
     /// Whether driver, device and run-time compiler are there. dfdx ends the process where one of them is not, so each is
@@ -169,12 +170,21 @@ mod cuda {
         }
         let device =
             CudaDevice::new(number).map_err(|error| format!("cuda:{number} cannot be opened: {error:?}"))?;
+        // dfdx cannot open a device without.
+        let pools = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED;
+        if device.attribute(pools).is_ok_and(|supported| supported == 0) {
+            return Err(format!("cuda:{number} or its driver has no memory pools (CUDA 11.2)"));
+        }
         // The kernels are compiled on the machine that runs them.
         let compiled = cudarc::nvrtc::compile_ptx("extern \"C\" __global__ void nothing() {}")
             .map_err(|error| format!("the run-time compiler (NVRTC) does not work: {error:?}"))?;
         device.load_ptx(compiled, "probe", &["nothing"]).map_err(|error| {
             format!("the driver does not take what NVRTC compiles (is it older than NVRTC?): {error:?}")
-        })
+        })?;
+        // dfdx opens it whether it is used or not.
+        cudarc::cublas::CudaBlas::new(device)
+            .map(|_| ())
+            .map_err(|error| format!("cuBLAS does not start: {error:?}"))
     }
 }
 

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `architecture` (`unet`, `classifier`) → `network`, `freeze` | a name with parameters, compiled to a layer graph of plain data |
 //! | `model`, `pass`, `weights`, `layout`, `init`, `transfer` | the graph with values; parameters in the layout of PyTorch, from files of others |
-//! | `backend`, `kernels` | the operations over dfdx's tape, and their fused CPU forms |
+//! | `backend`, `kernels` | the operations over dfdx's tape, and their fused forms for processors and CUDA devices |
 //! | `data`, `batch`, `augment`, `rng` | cases, and the samples cut out of them |
 //! | `loss`, `optimizer`, `schedule` | what is minimised, and how |
 //! | `device` | the processor, or a CUDA device |

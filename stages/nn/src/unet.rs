@@ -260,6 +260,14 @@ impl UNet {
             &|value| (1..=8).contains(&value),
             "each axis must lie in 1..=8, z 1 in 2D",
         )?;
+        // Which voxel held the maximum is kept in a byte.
+        if self.down == Down::MaxPool
+            && let Some(stride) = strides.iter().find(|stride| stride.iter().product::<usize>() > 256)
+        {
+            let rule = "max pooling takes blocks of at most 256 voxels: smaller strides, or `down: stride`"
+                .to_owned();
+            return Err(NnError::Config { name: "strides", value: format!("{stride:?}"), rule });
+        }
         axes(
             "kernels",
             &kernels,
@@ -315,5 +323,25 @@ impl Block {
         };
         let sum = build.add(&format!("{name}.sum"), second, short);
         build.activation(&format!("{name}.act1"), sum, cout, activation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_a_maximum_hold_256_voxels_at_most() {
+        let network = |down, stride| {
+            let unet = UNet { levels: 2, strides: Some(vec![stride]), down, ..UNet::default() };
+            unet.network(Dims::Three, Io { channels: 1, classes: 2, size: [16; 3] })
+        };
+        assert!(network(Down::MaxPool, [4, 8, 8]).is_ok());
+        assert!(network(Down::Stride, [8, 8, 8]).is_ok());
+        let error = network(Down::MaxPool, [8, 8, 8]).expect_err("512 voxels").to_string();
+        assert!(
+            error.starts_with("strides is [8, 8, 8], but max pooling takes blocks of at most 256"),
+            "{error}"
+        );
     }
 }

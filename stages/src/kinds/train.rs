@@ -48,7 +48,12 @@ impl Stage for Train {
     fn declare(params: &Params, ports: &mut Ports) {
         ports.reads(&VOLUMES).reads(&SPLIT).reads_optional(&CASES).reads_optional(&PRETRAINED);
         // Two trainings on one device would share its memory: a stage that names one has it to itself.
-        let gpu = usize::from(matches!(params.device, Device::Cuda(_)));
+        let on_gpu = match params.device {
+            Device::Cpu => false,
+            Device::Cuda(_) => true,
+            Device::Auto => cfg!(feature = "cuda"),
+        };
+        let gpu = usize::from(on_gpu);
         ports.writes(&MODEL).writes(&LOG).seeded().needs(Resources { gpu, ..Resources::PARALLEL });
         if let Some(pretrained) = &params.pretrained {
             pretrained.declare(ports);
@@ -132,6 +137,13 @@ fn failed(params: &Params, error: NnError) -> StageError {
     }
 }
 
+/// The number by which this process knows a device that it was granted by name: CUDA counts those that
+/// `CUDA_VISIBLE_DEVICES` names from 0, in its order.
+fn ordinal(name: &str, visible: Option<&str>) -> usize {
+    let place = visible.and_then(|visible| visible.split(',').position(|named| named.trim() == name));
+    place.or_else(|| name.parse().ok()).unwrap_or(0)
+}
+
 fn fit(
     params: &Params,
     network: &Network,
@@ -141,7 +153,8 @@ fn fit(
     context: &StageContext,
 ) -> Result<Trained, StageError> {
     // The device that the stage has to itself, else the first.
-    let usual = context.gpus.first().and_then(|name| name.parse().ok()).unwrap_or(0);
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").ok();
+    let usual = context.gpus.first().map_or(0, |name| ordinal(name, visible.as_deref()));
     let chosen = params.device.choose(usual).map_err(|error| failed(params, error))?;
     if let Some(reason) = &chosen.passed_over {
         context.warn(format!("the network trains on the processor: {reason}"));

@@ -28,7 +28,8 @@ use crate::network::{Activation, Norm};
 
 /// Kernels on a CUDA device.
 ///
-/// An operation that the device cannot do (its memory is full, it is gone) unwinds with a [`DeviceFailure`].
+/// An operation that the device cannot do, as when its memory is full, unwinds with a [`DeviceFailure`]; a device that is past use
+/// ends the process.
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
     gpu: Rc<Gpu>,
@@ -257,7 +258,13 @@ impl Backend for CudaBackend {
     ) -> Act<DeviceValue> {
         let geometry = window.output(x.geometry).expect("the network was checked against its input");
         let cout = weight.shape().0 / (window.taps() * x.channels);
-        let convolution = Convolution::plain(*window, x.geometry, geometry, x.channels, cout);
+        let convolution = if window.kernel == x.geometry.size && window.padding == [0; 3] {
+            // All voxels of a sample are the channels of one.
+            let channels = x.geometry.voxels() * x.channels;
+            Convolution::plain(Window::same([1; 3]), geometry, geometry, channels, cout)
+        } else {
+            Convolution::plain(*window, x.geometry, geometry, x.channels, cout)
+        };
         self.convolve(tape, x, weight, bias, convolution, (geometry, cout))
     }
 
@@ -348,7 +355,16 @@ impl Backend for CudaBackend {
         let blocks = Blocks::new(x.geometry, geometry, factor, x.channels);
         let share = 1.0 / factor.iter().product::<usize>() as f32;
         let y = self.gpu.take::<f32>(coarse);
-        self.gpu.each("gather_blocks", coarse, (blocks, share, x.value.data.at(), y.at()));
+        if geometry.voxels() == 1 && factor == x.geometry.size {
+            // One thread would add up a whole volume.
+            let sums = Sums::over(x.geometry.samples, x.geometry.voxels(), x.channels);
+            let totals = sums.totals(&self.gpu, 1, |sums, grid, parts| {
+                self.gpu.launch("column_sums", grid, 0, (sums, x.value.data.at(), parts));
+            });
+            self.gpu.each("scale_totals", coarse, (int(coarse), share, totals.at(), y.at()));
+        } else {
+            self.gpu.each("gather_blocks", coarse, (blocks, share, x.value.data.at(), y.at()));
+        }
         let (out, slot) = Self::output(y, geometry, x.channels);
         self.through(tape, x, slot, move |gpu, dy| {
             let dx = gpu.take::<f32>(fine);

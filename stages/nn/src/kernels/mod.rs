@@ -1,4 +1,5 @@
-//! CPU kernels over channels-last slices. Knows no tape and no tensor: slices in, slices out.
+//! CPU kernels over channels-last slices. Knows no tape and no tensor: slices in, slices out. The sources in `cuda/` are the same
+//! operations for CUDA devices.
 //!
 //! Every sum has one order, fixed by the sizes alone: neither the thread count nor the instruction set changes a bit
 //! of any result (vector lanes never meet, multiply-adds round once everywhere). Work is split over rayon's current

@@ -272,6 +272,9 @@ fn windows_with_strides_and_uneven_kernels_equal_their_definition() {
     check(conv([1, 5, 2], [1, 2, 1], [0, 2, 0], 8), geometry(1, [3, 9, 8]), 2);
     check(conv([2; 3], [2; 3], [0; 3], 8), geometry(1, [5, 4, 6]), 3);
     check(conv([3, 1, 1], [1; 3], [1, 0, 0], 8), geometry(1, [4, 3, 5]), 8);
+    // One place for the window: every voxel weighs by itself.
+    check(conv([5, 6, 7], [1; 3], [0; 3], 3), geometry(4, [5, 6, 7]), 3);
+    check(conv([1, 48, 48], [1; 3], [0; 3], 2), geometry(3, [1, 48, 48]), 1);
 }
 
 #[test]

@@ -190,3 +190,15 @@ fn values_that_cannot_work_are_told_at_their_parameter() {
     let error = written(json!([16])).expect_err("one size");
     assert_eq!(error, "expected three sizes (z, y, x), or two (y, x) in 2D, found 1");
 }
+
+#[test]
+fn a_device_that_was_granted_is_counted_as_cuda_counts() {
+    let check =
+        |name, visible, expected| assert_eq!(ordinal(name, visible), expected, "{name} of {visible:?}");
+    check("0", None, 0);
+    check("2", None, 2);
+    check("1", Some("1"), 0);
+    check("3", Some("2, 3"), 1);
+    check("0", Some("1,0"), 1);
+    check("GPU-3f8a", Some("GPU-11aa,GPU-3f8a"), 1);
+}

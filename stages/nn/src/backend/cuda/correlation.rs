@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use cudarc::driver::DeviceRepr;
 
-use super::gpu::{Address, Buffer, Gpu, int};
+use super::gpu::{Address, Buffer, DeviceFailure, Gpu, int};
 use crate::geometry::{Geometry, Window};
 
 /// Terms that a block adds per round; `DEPTH` of the kernels.
@@ -16,6 +16,8 @@ const BLOCKS: usize = 512;
 /// Rounds that a split has at least, so that adding the splits stays small beside them.
 const ROUNDS: usize = 8;
 const MAX_SPLITS: usize = 256;
+/// Taps that fit the shared memory of a block beside its tiles.
+const MAX_TAPS: usize = 1600;
 
 /// `Correlation` of the kernels.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +175,12 @@ impl Convolution {
         let sizes = self.sizes(roles, splits);
         let parts = gpu.take::<f32>(splits * count);
         int(count);
+        if taps > MAX_TAPS {
+            DeviceFailure::unwind(format!(
+                "a convolution window of {:?} voxels; on CUDA it may cover {MAX_TAPS} at most",
+                self.window.kernel
+            ));
+        }
         let shared = taps * size_of::<[i32; 4]>();
         let grid = [blocks[0], blocks[1], phases * splits];
         gpu.launch(tile.correlate, grid, shared, (sizes, source, weight, bias, parts.at()));

@@ -1,16 +1,14 @@
-//! A CUDA device: the kernels, loaded; its memory, recycled; launches. All work is on the default stream, dfdx's too, so that
+//! A CUDA device: the kernels, loaded; its memory; launches. All work is on the default stream, dfdx's too, so that
 //! it runs in the order it was asked for.
 #![expect(unsafe_code, reason = "launches kernels on device memory")]
 
 use std::any::Any;
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{
-    CudaDevice, CudaFunction, CudaSlice, DevicePtr, DeviceRepr, DriverError, LaunchAsync, LaunchConfig,
+    CudaDevice, CudaFunction, CudaSlice, DevicePtr, DeviceRepr, DriverError, LaunchAsync, LaunchConfig, sys,
 };
 use dfdx::prelude::*;
 use dfdx::tensor_ops::{Momentum, SgdConfig, WeightDecay};
@@ -28,7 +26,7 @@ const SOURCE: &str = concat!(
     include_str!("../../kernels/cuda/elementwise.cu"),
     include_str!("../../kernels/cuda/loss.cu"),
 );
-const KERNELS: [&str; 39] = [
+const KERNELS: [&str; 40] = [
     "activate",
     "activation_slope",
     "add",
@@ -65,18 +63,18 @@ const KERNELS: [&str; 39] = [
     "penalty_slope",
     "prelu_sums",
     "region_sums",
+    "scale_totals",
     "split",
     "spread_blocks",
     "square_sums",
 ];
 
-/// What unwinds a training when the device fails: the operations of a network return values, and a device that is out of
-/// memory or gone fails all that follow.
+/// What unwinds a training when the device cannot go on, as when its memory is full: the operations of a network return values.
 #[derive(Debug)]
 pub struct DeviceFailure(String);
 
 impl DeviceFailure {
-    fn unwind(problem: String) -> ! {
+    pub(super) fn unwind(problem: String) -> ! {
         // No panic: nothing is printed, and whoever trains catches it.
         std::panic::resume_unwind(Box::new(Self(problem)))
     }
@@ -103,9 +101,27 @@ fn advised(text: &str) -> String {
     text.to_owned()
 }
 
-/// The value, or the end of the training.
+/// Errors of the driver that leave the device in use.
+const PASSING: [&str; 6] =
+    ["OUT_OF_MEMORY", "INVALID_VALUE", "OUT_OF_RESOURCES", "NOT_FOUND", "NOT_SUPPORTED", "INITIALIZ"];
+
+/// The value, or the end of the training: of the process, where the device is past use. Every later call fails then, those
+/// that free memory too, and cudarc panics in these: nothing could be unwound.
+#[expect(
+    clippy::exit,
+    clippy::print_stderr,
+    reason = "the state is on disk, and there is nothing to go back to"
+)]
 pub(super) fn done<R, E: std::fmt::Debug>(result: Result<R, E>) -> R {
-    result.unwrap_or_else(|error| DeviceFailure::unwind(advised(&format!("{error:?}"))))
+    result.unwrap_or_else(|error| {
+        let text = format!("{error:?}");
+        if text.contains("CUDA_ERROR") && !PASSING.iter().any(|passing| text.contains(passing)) {
+            eprintln!("error: the CUDA device failed and cannot be used by this process any more: {text}");
+            eprintln!("  help: run again; a training goes on from its last checkpoint");
+            std::process::exit(1);
+        }
+        DeviceFailure::unwind(advised(&text))
+    })
 }
 
 /// A number of things as kernels count them.
@@ -117,30 +133,19 @@ pub(super) fn int(count: usize) -> i32 {
     })
 }
 
-/// Free memory, by its bytes.
-type Free = BTreeMap<usize, Vec<CudaSlice<u8>>>;
-
 /// A device with the kernels.
 #[derive(Debug)]
 pub(super) struct Gpu {
     pub(super) dfdx: Cuda,
     driver: Arc<CudaDevice>,
-    free: RefCell<Free>,
 }
 
-/// Device memory that is recycled when dropped.
+/// Device memory; freed in the order of the stream, hence after all work that was asked for before.
 #[derive(Debug)]
 pub(super) struct Buffer {
-    /// Taken when dropped.
-    memory: Option<CudaSlice<u8>>,
+    memory: CudaSlice<u8>,
     bytes: usize,
     home: Rc<Gpu>,
-}
-
-/// Bytes that are asked for where `bytes` are needed: 8 sizes per octave, so that memory fits again.
-fn size_class(bytes: usize) -> usize {
-    let step = (bytes.next_power_of_two() / 16).max(256);
-    bytes.div_ceil(step).max(1) * step
 }
 
 /// What a kernel takes: a tuple of plain numbers, plain structs and addresses.
@@ -166,36 +171,21 @@ impl Gpu {
         let said = |what: &str, error: &dyn std::fmt::Debug| format!("{what}: {error:?}");
         let first = Storage::<f32>::try_alloc_len(&dfdx, 1).map_err(|error| said("no memory", &error))?;
         let driver = first.device();
-        // What dfdx frees is handed out again instead of going back to the driver.
-        dfdx.try_enable_cache().map_err(|error| said("no cache", &error))?;
+        keep_freed_memory(&driver).map_err(|error| said("no memory pool", &error))?;
         let compiled =
             cudarc::nvrtc::compile_ptx(SOURCE).map_err(|error| said("the kernels do not compile", &error))?;
         driver
             .load_ptx(compiled, MODULE, &KERNELS)
             .map_err(|error| said("the kernels do not load (a driver older than NVRTC?)", &error))?;
-        Ok(Self { dfdx, driver, free: RefCell::default() })
-    }
-
-    /// Memory with unspecified contents.
-    fn take_bytes(self: &Rc<Self>, bytes: usize) -> Buffer {
-        let class = size_class(bytes);
-        let recycled = self.free.borrow_mut().get_mut(&class).and_then(Vec::pop);
-        let memory = recycled.unwrap_or_else(|| {
-            // SAFETY: whoever takes memory writes it before reading, as documented.
-            let fresh = || unsafe { self.driver.alloc::<u8>(class) };
-            done(fresh().or_else(|_| {
-                // What lies free in other sizes may be enough.
-                self.free.borrow_mut().clear();
-                let _ = self.dfdx.try_empty_cache();
-                fresh()
-            }))
-        });
-        Buffer { memory: Some(memory), bytes, home: self.clone() }
+        Ok(Self { dfdx, driver })
     }
 
     /// Memory for `count` values with unspecified contents.
     pub(super) fn take<V>(self: &Rc<Self>, count: usize) -> Buffer {
-        self.take_bytes(count * size_of::<V>())
+        let bytes = count * size_of::<V>();
+        // SAFETY: whoever takes memory writes it before reading, as documented.
+        let memory = done(unsafe { self.driver.alloc::<u8>(bytes.max(1)) });
+        Buffer { memory, bytes, home: self.clone() }
     }
 
     pub(super) fn upload<V: DeviceRepr + Copy>(self: &Rc<Self>, values: &[V]) -> Buffer {
@@ -277,10 +267,22 @@ impl Address<'_> {
     pub(super) const NONE: Self = Self(0, PhantomData);
 }
 
+/// Lets the driver's pool keep what is freed, ours and dfdx's, instead of giving it back at the next wait.
+fn keep_freed_memory(device: &CudaDevice) -> Result<(), DriverError> {
+    let mut pool = std::ptr::null_mut();
+    let mut most = u64::MAX;
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the device is open; the driver writes the pool and reads the number during the calls.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, *device.cu_device()).result()?;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut most).cast()).result()
+    }
+}
+
 impl Buffer {
     /// Where it is on the device.
     pub(super) fn at(&self) -> Address<'_> {
-        Address(*self.memory.as_ref().expect("there until dropped").device_ptr(), PhantomData)
+        Address(*self.memory.device_ptr(), PhantomData)
     }
 
     /// Its length in values of four bytes.
@@ -300,7 +302,7 @@ impl Buffer {
     }
 
     pub(super) fn copied(&self) -> Self {
-        let copy = self.home.take_bytes(self.bytes);
+        let copy = self.home.take::<u8>(self.bytes);
         self.home.copy(self.at(), copy.at(), self.len());
         copy
     }
@@ -310,14 +312,6 @@ impl Gather for Buffer {
     fn add_assign(&mut self, more: &Self) {
         let count = self.len();
         self.home.each("add_assign", count, (int(count), self.at(), more.at()));
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        if let Some(memory) = self.memory.take() {
-            self.home.free.borrow_mut().entry(size_class(self.bytes)).or_default().push(memory);
-        }
     }
 }
 

@@ -54,6 +54,11 @@ GLOBAL void add_totals(int samples, int parts, int part, int columns, const doub
     gradient[column] += (float)sum;
 }
 
+GLOBAL void scale_totals(int count, float share, const double *totals, float *y) {
+    const int i = here();
+    if (i < count) y[i] = (float)(totals[i] * share);
+}
+
 GLOBAL void column_sums(Sums s, const float *x, float *parts) {
     sum_columns<1>(s, parts, [=](size_t at, int, int, int, float *sums) { sums[0] += x[at]; });
 }
