@@ -234,10 +234,7 @@ impl<D: Device<f32>> OptimizerState<D> {
         if let Some(bound) = norm.filter(|bound| after.sqrt() > *bound) {
             // The addend is PyTorch's; it keeps the clipped norm just below the bound.
             let factor = (bound / (after.sqrt() + 1e-6)) as f32;
-            for parameter in &trained {
-                let clipped = gradients.get(*parameter).try_mul(factor)?;
-                replace(gradients, parameter, &clipped)?;
-            }
+            backend.scale_gradients(&trained, gradients, factor)?;
         }
         Ok(before.sqrt())
     }
@@ -338,7 +335,7 @@ fn put<D: Device<f32>>(
 }
 
 /// Puts `values` in place of what the slot of `parameter` holds.
-fn replace<D: Device<f32>>(
+pub(crate) fn replace<D: Device<f32>>(
     slots: &mut Gradients<f32, D>,
     parameter: &Flat<D>,
     values: &Flat<D>,

@@ -552,16 +552,30 @@ impl Backend for CudaBackend {
         parameters: &[&Flat<Cuda>],
         gradients: &mut Gradients<f32, Cuda>,
     ) -> Result<Vec<f64>, CudaError> {
-        // All are launched before the first is read.
-        let mut totals = Vec::with_capacity(parameters.len());
+        // One wait for all of them.
+        let all = self.gpu.take::<f64>(parameters.len());
+        for (index, parameter) in parameters.iter().enumerate() {
+            let gradient = at(gradients.get_or_alloc_mut(*parameter)?);
+            let total = Sums::of_all(parameter.shape().0).totals(&self.gpu, 1, |sums, grid, parts| {
+                self.gpu.launch("square_sums", grid, 0, (sums, gradient, parts));
+            });
+            self.gpu.each("put_total", 1, (int(index), total.at(), all.at()));
+        }
+        Ok(all.read())
+    }
+
+    fn scale_gradients(
+        &self,
+        parameters: &[&Flat<Cuda>],
+        gradients: &mut Gradients<f32, Cuda>,
+        factor: f32,
+    ) -> Result<(), CudaError> {
         for parameter in parameters {
             let gradient = at(gradients.get_or_alloc_mut(*parameter)?);
-            let sums = Sums::of_all(parameter.shape().0);
-            totals.push(sums.totals(&self.gpu, 1, |sums, grid, parts| {
-                self.gpu.launch("square_sums", grid, 0, (sums, gradient, parts));
-            }));
+            let count = parameter.shape().0;
+            self.gpu.each("scale_assign", count, (int(count), factor, gradient));
         }
-        Ok(totals.iter().map(|total| total.read::<f64>()[0]).collect())
+        Ok(())
     }
 
     fn moments(&self, x: &Act<DeviceValue>) -> Vec<(f64, f64)> {

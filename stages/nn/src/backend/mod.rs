@@ -449,6 +449,23 @@ pub trait Backend: Clone + 'static {
         parameters.iter().map(square).collect()
     }
 
+    /// Multiplies the gradient of each parameter.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn scale_gradients(
+        &self,
+        parameters: &[&Flat<Self::Device>],
+        gradients: &mut Gradients<f32, Self::Device>,
+        factor: f32,
+    ) -> Result<(), <Self::Device as HasErr>::Err> {
+        for parameter in parameters {
+            let scaled = gradients.get(*parameter).try_mul(factor)?;
+            crate::optimizer::replace(gradients, parameter, &scaled)?;
+        }
+        Ok(())
+    }
+
     /// Mean and biased variance of each channel over all rows, in f64.
     fn moments(&self, x: &Act<Self::Value>) -> Vec<(f64, f64)> {
         moments_of(&self.read(x), x.channels)

@@ -26,7 +26,7 @@ const SOURCE: &str = concat!(
     include_str!("../../kernels/cuda/elementwise.cu"),
     include_str!("../../kernels/cuda/loss.cu"),
 );
-const KERNELS: [&str; 40] = [
+const KERNELS: [&str; 42] = [
     "activate",
     "activation_slope",
     "add",
@@ -62,7 +62,9 @@ const KERNELS: [&str; 40] = [
     "norm_statistics",
     "penalty_slope",
     "prelu_sums",
+    "put_total",
     "region_sums",
+    "scale_assign",
     "scale_totals",
     "split",
     "spread_blocks",

@@ -5,6 +5,11 @@ GLOBAL void add_assign(int count, float *sum, const float *x) {
     if (i < count) sum[i] += x[i];
 }
 
+GLOBAL void scale_assign(int count, float factor, float *x) {
+    const int i = here();
+    if (i < count) x[i] *= factor;
+}
+
 GLOBAL void add(int count, const float *a, const float *b, float *y) {
     const int i = here();
     if (i < count) y[i] = a[i] + b[i];

@@ -54,6 +54,11 @@ GLOBAL void add_totals(int samples, int parts, int part, int columns, const doub
     gradient[column] += (float)sum;
 }
 
+// The first of some totals to a place among others.
+GLOBAL void put_total(int place, const double *totals, double *all) {
+    if (here() == 0) all[place] = totals[0];
+}
+
 GLOBAL void scale_totals(int count, float share, const double *totals, float *y) {
     const int i = here();
     if (i < count) y[i] = (float)(totals[i] * share);
