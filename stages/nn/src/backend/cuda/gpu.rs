@@ -109,17 +109,18 @@ const PASSING: [&str; 6] =
 
 /// The value, or the end of the training: of the process, where the device is past use. Every later call fails then, those
 /// that free memory too, and cudarc panics in these: nothing could be unwound.
-#[expect(
-    clippy::exit,
-    clippy::print_stderr,
-    reason = "the state is on disk, and there is nothing to go back to"
-)]
+#[expect(clippy::exit, clippy::panic, reason = "the state is on disk, and there is nothing to go back to")]
 pub(super) fn done<R, E: std::fmt::Debug>(result: Result<R, E>) -> R {
     result.unwrap_or_else(|error| {
         let text = format!("{error:?}");
         if text.contains("CUDA_ERROR") && !PASSING.iter().any(|passing| text.contains(passing)) {
-            eprintln!("error: the CUDA device failed and cannot be used by this process any more: {text}");
-            eprintln!("  help: run again; a training goes on from its last checkpoint");
+            // Told as a panic is, without what unwinds after it.
+            let _ = std::panic::catch_unwind(|| {
+                panic!(
+                    "the CUDA device failed and cannot be used by this process any more: {text}; run again: a training goes \
+                     on from its last checkpoint"
+                )
+            });
             std::process::exit(1);
         }
         DeviceFailure::unwind(advised(&text))
