@@ -1,12 +1,12 @@
 //! `pipe history`: the runs on record.
 
 use super::status::open_to_read;
-use super::{CliError, OK};
+use super::{CliError, OK, without_dots};
 use crate::{console, when};
 use clap::Args;
 use pipe_cache::{Outcome, RunId, RunRecord};
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// List the runs on record, the latest first
 #[derive(Debug, Args)]
@@ -61,10 +61,9 @@ fn load(args: &HistoryArgs, cache: &pipe_cache::Cache) -> Result<Vec<RunRecord>,
     Ok(runs)
 }
 
-/// A path without `./`, so that a file is known however it was named.
+/// A whole path, so that a file is known however it was named.
 fn plain(path: &Path) -> PathBuf {
-    let path = std::env::current_dir().map_or_else(|_| path.to_owned(), |folder| folder.join(path));
-    path.components().filter(|part| *part != Component::CurDir).collect()
+    without_dots(&std::env::current_dir().map_or_else(|_| path.to_owned(), |folder| folder.join(path)))
 }
 
 const HEADINGS: [&str; 8] = ["run", "when", "pipeline", "stages", "time", "tags", "commit", "message"];

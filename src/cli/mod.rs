@@ -29,7 +29,7 @@ use crate::plan::Plan;
 use crate::problem::Problems;
 use clap::{Args, Parser, Subcommand};
 use pipe_cache::{Cache, Digest, RunRecord};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 use thiserror::Error;
 
@@ -139,6 +139,11 @@ pub(crate) fn load_run(cache: &Cache, name: &str) -> Result<RunRecord, CliError>
     let id = find_run(cache, name)?;
     let run = cache.runs.load(&id).map_err(|error| CliError::failed(&error))?;
     run.ok_or_else(|| CliError::usage(format!("the record of run {id}, called `{name}`, is gone"), RUN_NAMES))
+}
+
+/// A path without `.` parts.
+pub(crate) fn without_dots(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
 pub(crate) const OK: u8 = 0;

@@ -3,7 +3,9 @@
 use super::select::SelectArgs;
 use super::watch::{WatchArgs, Watched, watch};
 use super::workspace::{RESULTS, STATE, ShareArgs, open_workspace, own_results};
-use super::{CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets};
+use super::{
+    CliError, Definition, INTERRUPTED, OK, PipelineArgs, STAGE_FAILED, load_defined, targets, without_dots,
+};
 use crate::console::{self, Console, Output};
 use crate::current::part_suffices;
 use crate::event::{Event, Totals};
@@ -78,7 +80,7 @@ fn all_there(plan: &Plan, wanted: &BTreeSet<NodeIndex>) -> Result<(), CliError> 
     for &node in &plan.order {
         let stage = &plan.graph[node];
         for (parameter, path) in if wanted.contains(&node) { missing(stage) } else { Vec::new() } {
-            paths.entry(plain(&path)).or_default().push(format!("`{parameter}` of `{}`", stage.id));
+            paths.entry(without_dots(&path)).or_default().push(format!("`{parameter}` of `{}`", stage.id));
         }
     }
     if paths.is_empty() {
@@ -97,11 +99,6 @@ fn all_there(plan: &Plan, wanted: &BTreeSet<NodeIndex>) -> Result<(), CliError> 
         folder.display()
     );
     Err(CliError::usage(message, help))
-}
-
-/// Without `.`.
-fn plain(path: &Path) -> PathBuf {
-    path.components().filter(|part| *part != std::path::Component::CurDir).collect()
 }
 
 /// The first three of them.
@@ -338,11 +335,10 @@ pub(crate) fn execute(
 
 /// What stands in the results and looks as if it were of this pipeline.
 fn stale_line(results: &Path, stale: &[String]) -> String {
-    const SHOWN: usize = 3;
-    let shown = stale.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let more = if stale.len() > SHOWN { format!(" and {} more", stale.len() - SHOWN) } else { String::new() };
+    let quoted: Vec<_> = stale.iter().map(|name| format!("`{name}`")).collect();
+    let shown = some(&quoted);
     format!(
-        "warning: {}/ still holds {shown}{more}, which the pipeline has no more; `pipe gc` offers to remove that",
+        "warning: {}/ still holds {shown}, which the pipeline has no more; `pipe gc` offers to remove that",
         results.display()
     )
 }

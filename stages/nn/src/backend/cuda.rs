@@ -355,7 +355,7 @@ impl Backend for CudaBackend {
         let blocks = Blocks::new(x.geometry, geometry, factor, x.channels);
         let share = 1.0 / factor.iter().product::<usize>() as f32;
         let y = self.gpu.take::<f32>(coarse);
-        if geometry.voxels() == 1 && factor == x.geometry.size {
+        if factor == x.geometry.size {
             // One thread would add up a whole volume.
             let sums = Sums::over(x.geometry.samples, x.geometry.voxels(), x.channels);
             let totals = sums.totals(&self.gpu, 1, |sums, grid, parts| {
